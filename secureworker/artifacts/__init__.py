@@ -1,0 +1,1 @@
+"""Outputs and the log of a run: seal, compress, upload."""

@@ -1,0 +1,296 @@
+"""Everything the worker does to the world, as Protocols: `worker/` knows nothing else.
+
+Each has one real implementation, one honest fake in `secureworker.testing`, and contract tests that both pass
+(`tests/contracts/`). Errors are those of `core.errors`: no adapter's own exception crosses a port.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from secureworker.core.claim import Claim, Credentials
+from secureworker.core.ids import ArtifactName, Sha256
+from secureworker.core.outcome import Execution, Resolution
+from secureworker.core.plan import OutputRules, Plan
+
+
+class Clock(Protocol):
+    """Time. The fake's runs only when everybody sleeps."""
+
+    def now(self) -> datetime:
+        """Give the wall clock's time, UTC, aware."""
+
+    def monotonic(self) -> float:
+        """Give seconds that never go back and are not those of the wall clock."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`, or at once where that is 0 or less."""
+
+
+class TaskLog(Protocol):
+    """The public log of one run. The only writer of it: sanitises, masks, caps. Safe to call from threads."""
+
+    def note(self, text: str) -> None:
+        """Write a line of the worker's own: `[taskcluster <time>] <text>`."""
+
+    def error(self, text: str) -> None:
+        """Write a line of the worker's own that says why the run ends badly: `[taskcluster:error] <text>`."""
+
+    def output(self, chunk: bytes) -> None:
+        """Write output of the script, in any pieces; never fails because of what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The places of one run on the host; all gone when the run ends. Host paths."""
+
+    task: str
+    """Shown to the script as `plan.TASK_DIR`; has `work/`, `artifacts/public/logs/`, `home/`, the contract's files."""
+    scripts: str
+    """Private hashed copies of what is pinned; read-only for the script."""
+    spool: str
+    """Private: sealed copies of the outputs. The script never reaches it."""
+    bundle: str
+    """The OCI bundle."""
+    uid: int
+    """Host uid, and gid, the script's processes run as; never 0 where the host permits."""
+
+
+class Workspaces(Protocol):
+    """Makes and removes the places of runs."""
+
+    def open(self, plan: Plan) -> AbstractAsyncContextManager[Workspace]:
+        """Make an empty workspace with the contract's files and the pinned copies.
+
+        Raises:
+            HostError: a pinned file is missing or differs from its digest, or a directory cannot be made.
+        """
+
+
+class Sandbox(Protocol):
+    """Runs a plan's script, confined."""
+
+    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:
+        """Run the script to its end. When this is left, by any way, every process of the task is dead and reaped.
+
+        On cancellation: TERM, `plan.grace`, then KILL.
+
+        Raises:
+            SandboxError: the container could not be made or is not what was asked for; the script did not run.
+            BadPayload: never.
+        """
+
+    async def self_test(self) -> tuple[str, ...]:
+        """Attack the sandbox from inside as a script would.
+
+        Returns:
+            A line per probe that was passed.
+
+        Raises:
+            SandboxError: a probe got through; every failure is named.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An output in the spool, fixed: what is signed is what is stored."""
+
+    name: ArtifactName
+    size: int
+    sha256: Sha256
+    path: str
+    """Host path of the sealed copy."""
+    content_type: str
+    expires: datetime
+
+
+class Outputs(Protocol):
+    """Takes outputs out of the script's reach."""
+
+    async def seal(self, rules: OutputRules, workspace: Workspace, task_expires: datetime) -> tuple[Artifact, ...]:
+        """Copy and measure the outputs; names in ascending order.
+
+        Call only after `Sandbox.run` has returned: it relies on nothing being alive that could still write.
+
+        Raises:
+            BadArtifact: an output is a link, a device, too large, badly named, or outside the rules.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StorageS3:
+    """createArtifact with storage type `s3`."""
+
+    name: ArtifactName
+    content_type: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StorageObject:
+    """createArtifact with storage type `object`."""
+
+    name: ArtifactName
+    content_type: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StorageError:
+    """createArtifact with storage type `error`: a name that says why there is nothing behind it."""
+
+    name: ArtifactName
+    reason: str
+    """One of the Queue's enum: `file-missing-on-worker`, `invalid-resource-on-worker`, `too-large-file-on-worker`,
+    `file-not-readable-on-worker`."""
+    message: str
+    expires: datetime
+
+
+ArtifactRequest: TypeAlias = StorageS3 | StorageObject | StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class PutTarget:
+    """Where the bytes of an s3 artifact go."""
+
+    url: str
+    """Presigned: a secret until it expires. Never logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectTarget:
+    """How the bytes of an object artifact get to the Object service."""
+
+    object_name: str
+    upload_id: str
+    project_id: str
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class NoTarget:
+    """Nothing to upload."""
+
+
+UploadTarget: TypeAlias = PutTarget | ObjectTarget | NoTarget
+
+
+class ClaimedRun(Protocol):
+    """One run at the Queue, with its current credentials."""
+
+    claim: Claim
+
+    @property
+    def taken_until(self) -> datetime:
+        """When the claim ends, unless it is renewed."""
+
+    async def reclaim(self) -> datetime:
+        """Renew the claim and take over its new credentials; give the new `taken_until`.
+
+        Raises:
+            Stop: `CLAIM_LOST` or `CANCELED`: the run is not ours any more.
+            ServiceError: not now; it may work later.
+        """
+
+    async def confirm(self) -> None:
+        """Ask the Queue whether the run is still ours.
+
+        Raises:
+            Stop: `CLAIM_LOST` or `CANCELED`.
+            ServiceError: it could not be asked.
+        """
+
+    async def report(self, resolution: Resolution) -> None:
+        """Resolve the run; with `NOT_OURS`, do nothing.
+
+        Raises:
+            ServiceError: the Queue did not take it, after all retries; 409 is no error, the run is resolved.
+        """
+
+    async def create_artifact(self, request: ArtifactRequest) -> UploadTarget:
+        """Create, or create again: the same request is idempotent and gives a fresh URL."""
+
+    async def finish_artifact(self, name: ArtifactName, upload_id: str) -> None:
+        """Mark an object artifact present."""
+
+
+class Queue(Protocol):
+    """Taskcluster's Queue, as one worker of one pool."""
+
+    async def claim(self, count: int) -> tuple[ClaimedRun, ...]:
+        """Long-poll for up to `count` tasks; at most about 20 s. Never cancel it: its answer may hold a claim.
+
+        Raises:
+            AccessDenied: the worker's credentials are refused.
+            ServiceError: not now.
+        """
+
+
+class ArtifactStore(Protocol):
+    """Uploads."""
+
+    async def put(self, run: ClaimedRun, artifacts: tuple[Artifact, ...]) -> None:
+        """Upload all, several at a time.
+
+        Raises:
+            ServiceError: one could not be stored, after all retries.
+        """
+
+    async def put_error(self, run: ClaimedRun, name: ArtifactName, reason: str, message: str) -> None:
+        """Say in an artifact's place why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What is to be signed for a run: a typed request, never bytes. The signer builds and checks the bytes."""
+
+    claim: Claim
+    execution: Execution
+    artifacts: tuple[Artifact, ...]
+    policy_sha256: Sha256
+    script: str
+    script_sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFile:
+    """A statement or a signature, to be published beside the artifacts."""
+
+    name: ArtifactName
+    content: bytes
+    content_type: str
+
+
+class Signer(Protocol):
+    """Holds the key. Refuses what is not of this worker, and two different statements for one run."""
+
+    async def sign(self, statement: Statement) -> tuple[SignedFile, ...]:
+        """Make and sign the statements of a run.
+
+        Raises:
+            KeyUnusable: there is no usable key; nothing was signed.
+        """
+
+
+class TaskLogs(Protocol):
+    """Opens the log of a run, and hands it over for upload when it is closed."""
+
+    def open(self, run: ClaimedRun) -> AbstractAsyncContextManager["OpenTaskLog"]:
+        """Open the log; leaving closes it and removes its file."""
+
+
+class OpenTaskLog(TaskLog, Protocol):
+    """A log that can be turned into an artifact."""
+
+    async def finish(self) -> Artifact:
+        """Flush and close the log for writing; give it as the artifact `public/logs/live_backing.log`."""
+
+
+class Events(Protocol):
+    """Signals from the operator."""
+
+    def shutdowns(self) -> AsyncIterator[str]:
+        """Give `drain`, `stop` or `now`, each time one is asked for."""

@@ -1,0 +1,1 @@
+"""The Taskcluster client adapter: claims, reclaims, reports, artifacts at the Queue."""

@@ -1,0 +1,1 @@
+"""The OCI sandbox: bundle, runtime, cgroup, network namespace, read-back, self-test."""

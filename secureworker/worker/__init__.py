@@ -1,0 +1,1 @@
+"""The claim loop and the straight line of a run; asyncio and ports only."""
