@@ -1,0 +1,89 @@
+"""Scope expressions (`AllOf`, `AnyOf`), sets of scopes and roles.
+
+An expression is a scope, or `{"AllOf": [...]}`, or `{"AnyOf": [...]}`, as in the published references.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from secureworker.core.scopes import pattern_covers, satisfies
+from secureworker.localqueue.errors import ApiError
+from secureworker.localqueue.settings import Role
+
+Expression: TypeAlias = str | dict[str, list[Any]]
+"""`list[Any]` is a list of expressions; mypy has no recursive dict values that literals fit."""
+
+_PLACE = re.compile(r"<([A-Za-z]+)>")
+
+
+def substitute(template: Expression, values: Mapping[str, str]) -> Expression:
+    """Fill in `<name>` everywhere; every name must be among `values`."""
+    if isinstance(template, str):
+        return _PLACE.sub(lambda place: values[place[1]], template)
+    return {kind: [substitute(part, values) for part in parts] for kind, parts in template.items()}
+
+
+def missing(granted: tuple[str, ...], expression: Expression) -> Expression | None:
+    """Give what remains of `expression` without what is granted; None where it is satisfied."""
+    if isinstance(expression, str):
+        return None if satisfies(granted, expression) else expression
+    ((kind, parts),) = expression.items()
+    rest = [missing(granted, part) for part in parts]
+    remaining = [part for part in rest if part is not None]
+    if not remaining or (kind == "AnyOf" and len(remaining) < len(parts)):
+        return None
+    return remaining[0] if len(remaining) == 1 else {kind: remaining}
+
+
+def show(expression: Expression) -> str:
+    """Write an expression as error messages do."""
+    return expression if isinstance(expression, str) else json.dumps(expression, indent=2)
+
+
+def require(client_id: str | None, granted: tuple[str, ...], expression: Expression) -> None:
+    """Do nothing where the scopes satisfy the expression.
+
+    Raises:
+        ApiError: `InsufficientScopes`, with what is missing; worded differently where there are no credentials.
+    """
+    rest = missing(granted, expression)
+    if rest is None:
+        return
+    asked = f"```\n{show(expression)}\n```"
+    if client_id is None:
+        message = (
+            f"This request requires Taskcluster credentials that satisfy the following scope expression:\n\n{asked}"
+        )
+        raise ApiError("InsufficientScopes", message)
+    message = (
+        f"Client ID {client_id} does not have sufficient scopes and is missing the following scopes:"
+        f"\n\n```\n{show(rest)}\n```\n\n"
+        f"This request requires the client to satisfy the following scope expression:\n\n{asked}"
+    )
+    raise ApiError("InsufficientScopes", message)
+
+
+def normalize(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Sort, and drop scopes that others cover."""
+    # A star sorts first among its prefix's continuations, so that each scope is covered, if at all, by the one
+    # kept last.
+    kept: list[str] = []
+    for scope in sorted(set(scopes), key=lambda text: text[:-1] + "\0" if text.endswith("*") else text):
+        if not kept or not pattern_covers(kept[-1], scope):
+            kept.append(scope)
+    return tuple(kept)
+
+
+def expand(scopes: Iterable[str], roles: tuple[Role, ...]) -> tuple[str, ...]:
+    """Add what the roles among `scopes` stand for, and theirs; normalized."""
+    known = set(scopes)
+    grown = True
+    while grown:
+        grown = False
+        for role in roles:
+            if satisfies(known, f"assume:{role.role_id}") and not known.issuperset(role.scopes):
+                known.update(role.scopes)
+                grown = True
+    return normalize(known)
