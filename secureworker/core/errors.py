@@ -11,6 +11,7 @@
     │   ├── SettingsError       options, environment, settings, credentials
     │   ├── SandboxError        the runtime, a namespace, a cgroup, a read-back
     │   └── KeyUnusable         the signing key
+    ├── Defect                  this program itself: the run is an internal-error, the worker goes on
     └── Stop                    somebody ends the run early; no fault
 
 Messages say what, why, and what to do. None holds a secret; none that reaches the task log holds a host path.
@@ -85,6 +86,10 @@ class SandboxError(HostError):
 
 class KeyUnusable(HostError):
     """The signing key is missing, readable by others, or no key."""
+
+
+class Defect(SecureworkerError):
+    """An error nobody thought of met a run. No HostError: a task that finds one must not be able to end the worker."""
 
 
 class StopReason(Enum):
