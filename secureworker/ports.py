@@ -239,6 +239,13 @@ class ArtifactStore(Protocol):
             ServiceError: one could not be stored, after all retries.
         """
 
+    async def put_signed(self, run: ClaimedRun, files: tuple["SignedFile", ...]) -> None:
+        """Upload statements and signatures exactly as they are; they expire with the task.
+
+        Raises:
+            ServiceError: one could not be stored, after all retries.
+        """
+
     async def put_error(self, run: ClaimedRun, name: ArtifactName, reason: str, message: str) -> None:
         """Say in an artifact's place why there is none."""
 
@@ -272,6 +279,8 @@ class Signer(Protocol):
 
         Raises:
             KeyUnusable: there is no usable key; nothing was signed.
+            HostError: the statement is not of this worker, or differs from one already signed for the run.
+            BadPayload: the task's definition cannot be written as a statement (nested too deep).
         """
 
 
@@ -284,6 +293,9 @@ class TaskLogs(Protocol):
 
 class OpenTaskLog(TaskLog, Protocol):
     """A log that can be turned into an artifact."""
+
+    def cap(self, output_bytes: int) -> None:
+        """Keep at most this much of the script's output (`Limits.log_bytes`); the rest is dropped with a notice."""
 
     async def finish(self) -> Artifact:
         """Flush and close the log for writing; give it as the artifact `public/logs/live_backing.log`."""
