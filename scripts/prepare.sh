@@ -25,12 +25,13 @@ as_root() {
 
 # have COMMAND: also where an ordinary user's PATH lacks the sbin directories (runc lies there).
 have() {
-    (PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin && command -v "$1") >/dev/null 2>&1
+    env "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin" sh -c 'command -v "$1"' have "$1" >/dev/null 2>&1
 }
 
 # install_missing COMMAND=PACKAGE...: install the Debian package of every command that is not there.
 install_missing() {
-    missing_commands= missing_packages=
+    missing_commands=''
+    missing_packages=''
     for pair in "$@"; do
         if ! have "${pair%%=*}"; then
             missing_commands="$missing_commands ${pair%%=*}"
