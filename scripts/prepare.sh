@@ -25,6 +25,7 @@ as_root() {
 
 # have COMMAND: also where an ordinary user's PATH lacks the sbin directories (runc lies there).
 have() {
+    # shellcheck disable=SC2016 # $1 is for the inner shell
     env "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin" sh -c 'command -v "$1"' have "$1" >/dev/null 2>&1
 }
 
