@@ -1,16 +1,17 @@
 """JSON schemas that cannot reach out, cannot run away, and say what is wrong in a sentence.
 
 A schema is compiled once, with every file that it refers to at hand: nothing is ever fetched. The validators are
-jsonschema's, but for the keywords whose cost grows faster than the document (`uniqueItems`).
+jsonschema's, but for the keywords whose cost grows faster than the document: `uniqueItems`, and whatever takes a
+regular expression. Those are RE2's, which match in time proportional to the text, whatever the expression.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
+import re2
 from jsonschema import Draft6Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.protocols import Validator
@@ -111,6 +112,63 @@ def too_much(document: object) -> str:
     return f"it is nested deeper than {MAX_DEPTH} levels"
 
 
+def _regex_options() -> "re2.Options":
+    options = re2.Options()
+    options.log_errors = False
+    return options
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a regular expression is found in `text`; `$` is the very end, as in JSON schemas and not as in Python.
+
+    Raises:
+        BadSchema: it is no expression of RE2, which has neither lookaround nor back-references.
+    """
+    try:
+        return re2.compile(pattern, _regex_options()).search(text) is not None
+    except re2.error as error:
+        # The expression is in the reason already where RE2 shows a part of it.
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise BadSchema(f"found {show(pattern)}; a regular expression of RE2 is expected ({reason})") from error
+    except UnicodeEncodeError:
+        # A lone surrogate: JSON can write it, no file name or command line can hold it.
+        return False
+
+
+def _pattern(_: Validator, pattern: str, instance: object, __: object) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not matches(pattern, instance):
+        yield ValidationError("does not match")
+
+
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Json], instance: object, _: object
+) -> Iterator[ValidationError]:
+    members = instance if isinstance(instance, dict) else {}
+    for pattern, schema in patterns.items():
+        for key, value in members.items():
+            if matches(pattern, key):
+                yield from validator.descend(value, schema, path=key, schema_path=pattern)
+
+
+def _unnamed(schema: Mapping[str, Json], found: Mapping[str, object]) -> tuple[str, ...]:
+    """Give the keys of `found` that neither `properties` nor `patternProperties` speaks of."""
+    known, patterns = _object(schema.get("properties")), _object(schema.get("patternProperties"))
+    return tuple(name for name in found if name not in known and not any(matches(each, name) for each in patterns))
+
+
+def _additional_properties(
+    validator: Any, wanted: Json, instance: object, schema: Mapping[str, Json]
+) -> Iterator[ValidationError]:
+    if not isinstance(instance, dict):
+        return
+    extra = _unnamed(schema, instance)
+    if wanted is False and extra:
+        yield ValidationError("has unknown keys")
+    elif isinstance(wanted, dict):
+        for name in extra:
+            yield from validator.descend(instance[name], wanted, path=name)
+
+
 def _unique_items(_: Validator, wanted: object, instance: object, __: object) -> Iterator[ValidationError]:
     """Take time in proportion to the list; jsonschema's own compares every pair where items do not sort."""
     if wanted is True and isinstance(instance, list):
@@ -142,8 +200,14 @@ class _Dialect:
 
 
 def _dialect(specification: Specification[Schema], validator: Any) -> _Dialect:
+    keywords = {
+        "uniqueItems": _unique_items,
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+    }
     # jsonschema's stubs leave `extend` untyped.
-    checked = extend(validator, {"uniqueItems": _unique_items})  # type: ignore[no-untyped-call]
+    checked = extend(validator, keywords)  # type: ignore[no-untyped-call]
     return _Dialect(specification, checked, validator.check_schema)
 
 
@@ -249,7 +313,7 @@ class CompiledSchema:
         return tuple(sorted(set(found), key=lambda problem: (tuple(map(str, problem.path)), problem.message)))
 
 
-def _object(value: Json) -> Mapping[str, Json]:
+def _object(value: object) -> Mapping[str, Json]:
     return value if isinstance(value, dict) else {}
 
 
@@ -261,7 +325,7 @@ def _step(schema: Mapping[str, Json], part: str | int) -> Mapping[str, Json]:
     if part in named:
         return _object(named[part])
     for pattern, below in _object(schema.get("patternProperties")).items():
-        if re.search(pattern, part):
+        if matches(pattern, part):
             return _object(below)
     return _object(schema.get("additionalProperties"))
 
@@ -274,6 +338,24 @@ def _check(schema: Mapping[str, Json]) -> None:
         _dialect_of(schema).check_schema(schema)
     except SchemaError as error:
         raise BadSchema(f"found {show(error.instance)}; this is no JSON schema", tuple(error.absolute_path)) from error
+    _check_patterns(schema, ())
+
+
+def _check_patterns(schema: object, path: Path) -> None:
+    """Try every regular expression now: jsonschema would meet a bad one in the middle of a task."""
+    if isinstance(schema, list):
+        for index, item in enumerate(schema):
+            _check_patterns(item, (*path, index))
+    if isinstance(schema, dict):
+        pattern = schema.get("pattern")
+        expressions = [pattern] if isinstance(pattern, str) else []
+        try:
+            for expression in (*expressions, *_object(schema.get("patternProperties"))):
+                matches(expression, "")
+        except BadSchema as error:
+            raise BadSchema(str(error), path) from error
+        for key, value in schema.items():
+            _check_patterns(value, (*path, key))
 
 
 def _explain(error: ValidationError) -> Iterator[Problem]:
@@ -285,11 +367,11 @@ def _explain(error: ValidationError) -> Iterator[Problem]:
             missing = [name for name in _texts(wanted) if isinstance(found, dict) and name not in found]
             for name in missing:
                 yield Problem((*path, name), "is missing", keyword)
-        case "additionalProperties" | "unevaluatedProperties" if wanted is False:
-            for name in _unexpected(error):
+        case "additionalProperties" if wanted is False:
+            for name in _unnamed(_object(error.schema), _object(found)):
                 yield Problem((*path, name), "is not a known key", keyword, on_key=True)
-        case "propertyNames":
-            yield Problem((*path, str(found)), f"{_expectation(error)} as a key", keyword, on_key=True)
+        case _ if "propertyNames" in error.relative_schema_path and isinstance(found, str):
+            yield Problem((*path, found), f"{_expectation(error)} as the key", keyword, on_key=True)
         case _ if error.schema is False:
             yield Problem(path, f"found {show(found)}; nothing is allowed here", "false")
         case _:
@@ -298,14 +380,6 @@ def _explain(error: ValidationError) -> Iterator[Problem]:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-
-
-def _unexpected(error: ValidationError) -> tuple[str, ...]:
-    schema, found = error.schema, error.instance
-    if not isinstance(schema, dict) or not isinstance(found, dict):
-        return ()
-    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    return tuple(name for name in found if name not in known and not any(re.search(each, name) for each in patterns))
 
 
 _ARTICLES: Final = {
