@@ -1,0 +1,28 @@
+"""How long a run is ours."""
+
+from datetime import datetime
+from typing import final
+
+from secureworker.ports import Clock
+
+
+@final
+class Lease:
+    """The end of a claim, counted on the monotonic clock from the moment the Queue told it.
+
+    `takenUntil` is a time of the wall clock. It is compared with ours once, when it arrives, and never again: a wall
+    clock that is set later neither ends a claim that is good nor keeps one that is not.
+    """
+
+    def __init__(self, clock: Clock, taken_until: datetime) -> None:
+        self._clock = clock
+        self._ends = 0.0
+        self.renew(taken_until)
+
+    def renew(self, taken_until: datetime) -> None:
+        """Take over the end of a claim, just heard from the Queue."""
+        self._ends = self._clock.monotonic() + (taken_until - self._clock.now()).total_seconds()
+
+    def remaining(self) -> float:
+        """Give the seconds until the claim ends; negative when it has."""
+        return self._ends - self._clock.monotonic()

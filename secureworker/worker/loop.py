@@ -1,0 +1,128 @@
+"""The claim loop: claims while it may, runs what it claimed, and ends only when every claimed run has ended."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import final
+
+from secureworker.core.errors import AccessDenied, HostError, SecureworkerError, ServiceError
+from secureworker.core.outcome import Errored
+from secureworker.ports import ClaimedRun, Events, Queue
+from secureworker.worker.run import run_claim
+from secureworker.worker.shutdown import Shutdown
+from secureworker.worker.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+"""Between attempts to claim while the Queue cannot be reached; the last one repeats."""
+REFUSALS = 5
+"""Times in a row that our credentials may be refused before the worker gives up: a minute's trouble of the Auth
+service looks the same as credentials that were revoked."""
+POLL_SECONDS = 1.0
+"""The least time from one empty answer to the next request. Taskcluster holds an empty answer back for 20 s; one that
+does not must not be asked in a tight loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the loop ended."""
+
+    reason: str
+    claimed: int
+    fault: SecureworkerError | None = None
+    """What the operator must act upon; None: the worker ended because it was asked to."""
+
+
+@final
+class ClaimLoop:
+    """One worker's loop. `capacity` runs at a time."""
+
+    def __init__(
+        self, queue: Queue, tools: Tools, shutdown: Shutdown, *, capacity: int = 1, tasks: int | None = None
+    ) -> None:
+        self._queue = queue
+        self._tools = tools
+        self._shutdown = shutdown
+        self._capacity = capacity
+        self._tasks = tasks
+        """Claim no more than this many in all; None: no limit."""
+        self._running = 0
+        self._claimed = 0
+        self._run_ended = asyncio.Event()
+        self._fault: SecureworkerError | None = None
+
+    async def serve(self, events: Events) -> Ended:
+        """Claim and run until told to end, or until claiming makes no sense any more. All runs are over then."""
+        async with asyncio.TaskGroup() as background:
+            listening = (
+                background.create_task(self._shutdown.listen(events)),
+                background.create_task(self._shutdown.let_drain_time_pass()),
+            )
+            async with asyncio.TaskGroup() as runs:
+                await self._claim_until_told(runs)
+            for listener in listening:
+                listener.cancel()
+        reason = self._shutdown.reason or f"all {self._claimed} tasks that were asked for are done"
+        return Ended(reason, self._claimed, self._fault)
+
+    async def _claim_until_told(self, runs: asyncio.TaskGroup) -> None:
+        failures = refusals = 0
+        while not self._shutdown.begun and self._claimed != self._tasks:
+            free = self._free_places()
+            if not free:
+                await self._a_run_ends()
+                continue
+            asked = self._tools.clock.monotonic()
+            try:
+                # Never cancelled, whatever the operator asks for meanwhile: the answer may hold a claim.
+                answer = await self._queue.claim(free)
+            except AccessDenied as error:
+                refusals += 1
+                if refusals == REFUSALS:
+                    return self._give_up(error, f"the Queue refused this worker's credentials {refusals} times")
+                await self._wait(refusals, error)
+            except ServiceError as error:
+                failures += 1
+                await self._wait(failures, error)
+            except SecureworkerError as error:
+                return self._give_up(error, "claiming is not possible")
+            else:
+                failures = refusals = 0
+                for place, run in enumerate(answer):
+                    self._begin(run, runs, wanted=place < free)
+                if not answer:
+                    await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
+
+    def _free_places(self) -> int:
+        free = self._capacity - self._running
+        return free if self._tasks is None else min(free, self._tasks - self._claimed)
+
+    async def _a_run_ends(self) -> None:
+        """Wait for a free place. Runs end by themselves, soon after the worker is told to end at the latest."""
+        self._run_ended.clear()
+        await self._run_ended.wait()
+
+    async def _wait(self, failures: int, error: ServiceError) -> None:
+        pause = PAUSES_SECONDS[min(failures, len(PAUSES_SECONDS)) - 1]
+        logger.warning("cannot claim, trying again in %g s: %s", pause, error)
+        await self._shutdown.pause(pause)
+
+    def _give_up(self, fault: SecureworkerError, why: str) -> None:
+        self._fault = self._fault or fault
+        logger.error("%s: %s", why, fault)
+        self._shutdown.drain(why)
+
+    def _begin(self, run: ClaimedRun, runs: asyncio.TaskGroup, *, wanted: bool) -> None:
+        self._claimed += 1
+        self._running += 1
+        unwanted = self._shutdown.reason if self._shutdown.begun else "" if wanted else "the Queue gave more than asked"
+        runs.create_task(self._carry_out(run, unwanted), name=f"run {run.claim}")
+
+    async def _carry_out(self, run: ClaimedRun, unwanted: str) -> None:
+        outcome = await run_claim(run, self._tools, self._shutdown, unwanted)
+        if isinstance(outcome, Errored) and isinstance(outcome.error, HostError):
+            # A broken host must not eat the queue: the tasks behind this one run elsewhere, or here once it is mended.
+            self._give_up(outcome.error, "this host is not in order")
+        self._running -= 1
+        self._run_ended.set()

@@ -1,0 +1,89 @@
+"""From a script's outputs to artifacts: sealed, then signed, then stored. In this order, always."""
+
+import logging
+
+from secureworker.core.errors import BadArtifact, SecureworkerError
+from secureworker.core.ids import ArtifactName, Sha256
+from secureworker.core.outcome import Execution
+from secureworker.core.plan import Plan
+from secureworker.ports import ClaimedRun, Statement, Workspace
+from secureworker.worker.progress import Phase, Progress
+from secureworker.worker.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+REFUSED_OUTPUTS = "public/refused-outputs"
+"""The error artifact for outputs whose own names cannot be used."""
+MAX_ERROR_ARTIFACTS = 10
+_RESERVED = ("public/chain-of-trust.json", "public/provenance", "public/logs/")
+
+
+async def publish(
+    run: ClaimedRun, tools: Tools, plan: Plan, workspace: Workspace, execution: Execution, progress: Progress
+) -> None:
+    """Seal, sign and store the outputs of a script that has ended.
+
+    The statements are stored after what they speak of: where they can be found, everything can.
+
+    Raises:
+        BadArtifact: an output may not be published; an error artifact says so, and nothing is signed or stored.
+    """
+    claim = run.claim
+    progress.phase = Phase.SEALING
+    try:
+        artifacts = await tools.outputs.seal(plan.outputs, workspace, claim.task.expires)
+    except BadArtifact as bad:
+        await _put_errors(run, tools, bad)
+        raise
+
+    progress.phase = Phase.SIGNING
+    signed = await tools.signer.sign(
+        Statement(
+            claim=claim,
+            execution=execution,
+            artifacts=artifacts,
+            policy_sha256=tools.policy.sha256,
+            script=plan.script,
+            script_sha256=_script_sha256(plan),
+        )
+    )
+
+    progress.phase = Phase.UPLOADING
+    await tools.store.put(run, artifacts)
+    await tools.store.put_signed(run, signed)
+    size = sum(artifact.size for artifact in artifacts)
+    logger.info("%s: %d outputs of %d bytes are signed and stored", claim, len(artifacts), size)
+
+
+async def salvage(run: ClaimedRun, tools: Tools, plan: Plan, workspace: Workspace) -> None:
+    """Store the outputs of a script that was stopped at a limit, unsigned; what cannot be stored is left.
+
+    They help its author to see how far it came. Nothing is signed: the script did not end, it was ended.
+    """
+    try:
+        artifacts = await tools.outputs.seal(plan.outputs, workspace, run.claim.task.expires)
+        await tools.store.put(run, artifacts)
+    except SecureworkerError as error:
+        logger.warning("%s: the outputs of the stopped script are not stored: %s", run.claim, error)
+
+
+async def _put_errors(run: ClaimedRun, tools: Tools, bad: BadArtifact) -> None:
+    """Say in the place of each refused output why there is none; as well as possible."""
+    names = {_usable(name) for name in bad.names[:MAX_ERROR_ARTIFACTS]} or {ArtifactName(REFUSED_OUTPUTS)}
+    for name in sorted(names):
+        try:
+            await tools.store.put_error(run, name, "invalid-resource-on-worker", str(bad))
+        except SecureworkerError as error:
+            logger.warning("%s: no error artifact: %s", run.claim, error)
+
+
+def _usable(name: str) -> ArtifactName:
+    """Give the output's own name, unless it is none or is one that only the worker may use."""
+    try:
+        return ArtifactName(REFUSED_OUTPUTS if name.startswith(_RESERVED) else name)
+    except ValueError:
+        return ArtifactName(REFUSED_OUTPUTS)
+
+
+def _script_sha256(plan: Plan) -> Sha256:
+    return next(pin.sha256 for pin in plan.pinned if pin.path == plan.argv[0])

@@ -1,0 +1,210 @@
+"""A run from its claim to its report: `_work` is the straight line, `run_claim` all that surrounds it."""
+
+import logging
+from datetime import timedelta
+from typing import NoReturn
+
+from secureworker.core.decide import decide
+from secureworker.core.errors import Defect, HostError, SecureworkerError, ServiceError, Stop, StopReason
+from secureworker.core.outcome import Errored, Exited, Outcome, Reason, Refused, Resolution, Stopped, resolve
+from secureworker.ports import ClaimedRun, Clock, OpenTaskLog
+from secureworker.worker.explain import explain, summary
+from secureworker.worker.guards import (
+    RETRY_SECONDS,
+    end_with_claim,
+    keep_claim,
+    watch_cancellation,
+    watch_shutdown,
+    watch_time,
+)
+from secureworker.worker.lease import Lease
+from secureworker.worker.progress import Phase, Progress
+from secureworker.worker.publish import publish, salvage
+from secureworker.worker.shutdown import Shutdown
+from secureworker.worker.supervise import supervise
+from secureworker.worker.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+LOG_UPLOAD_TIME = timedelta(minutes=10)
+"""For the log of a run that is still ours: 256 MB at 0.5 MB/s."""
+LATE_LOG_UPLOAD_TIME = timedelta(seconds=30)
+"""For the log of a run that is over: the Queue takes it for 25 minutes, but the next task waits."""
+HURRY_SECONDS = 10.0
+"""What is left to a run's end when the operator asked to stop now: log and report, then the process ends."""
+
+
+async def _work(run: ClaimedRun, tools: Tools, lease: Lease, progress: Progress, log: OpenTaskLog) -> Outcome:
+    claim = run.claim
+    progress.phase = Phase.DECIDING
+    if claim.task.defects:
+        return Refused(tuple(Reason("task", defect) for defect in claim.task.defects))
+    decision = decide(claim, tools.policy, tools.clock.now())
+    if isinstance(decision, Refused):
+        return decision
+    plan = decision.plan
+    progress.repeatable = plan.repeatable
+    logger.info("%s: admitted to run %s", claim, plan.script)
+    log.note(f"the policy admits this task to run the script {plan.script}")
+    log.cap(plan.limits.log_bytes)
+
+    progress.phase = Phase.PREPARING
+    async with tools.workspaces.open(plan) as workspace:
+        progress.phase = Phase.CONFIRMING
+        await run.confirm()  # nothing irreversible before this
+
+        progress.phase = Phase.RUNNING
+        progress.started = True
+        try:
+            execution = await supervise(
+                tools.sandbox.run(plan, workspace, log),
+                watch_time(tools.clock, plan.limits.run_time),
+                end_with_claim(lease, tools.clock, stopping_takes=plan.grace),
+            )
+        except Stop as stop:
+            if stop.reason in (StopReason.TIME_LIMIT, StopReason.DISK_LIMIT) and plan.outputs.on_failure:
+                await salvage(run, tools, plan, workspace)
+            raise
+        exited = Exited(execution, plan.exit_codes)
+        logger.info("%s: the script ended: %s", claim, execution.status)
+
+        if resolve(exited) is Resolution.COMPLETED or plan.outputs.on_failure:
+            await publish(run, tools, plan, workspace, execution, progress)
+    return exited
+
+
+async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted: str = "") -> Outcome:
+    """Carry a claimed run to its end: work, log, one report. Never raises; a run that was claimed is never forgotten.
+
+    Args:
+        run: the claimed run.
+        tools: what it is carried out with.
+        shutdown: what may end it.
+        unwanted: where given, why the run goes back to the Queue without being looked at.
+    """
+    lease = Lease(tools.clock, run.taken_until)
+    progress = Progress()
+    outcome: Outcome | None = None
+    logger.info("%s: claimed: %s", run.claim, run.claim.task.name)
+    try:
+        async with tools.logs.open(run) as log:
+            if unwanted:
+                outcome = Stopped(StopReason.SHUTDOWN, f"not begun: {unwanted}", started=False)
+            else:
+                outcome = await _attempt(run, tools, shutdown, lease, progress, log)
+            progress.phase = Phase.CONCLUDING
+            explain(outcome, log)
+            outcome = await _store_log(run, tools, shutdown, lease, outcome, log)
+    except Exception as error:  # noqa: BLE001 - the run must be reported, whatever became of its log
+        outcome = outcome or _errored(error, run, progress)
+        logger.error("%s: the task log is lost: %s", run.claim, error)  # noqa: TRY400 - _errored wrote the traceback
+    progress.phase = Phase.REPORTING
+    resolution = resolve(outcome)
+    logger.log(_level(outcome), "%s: ends as %s: %s", run.claim, resolution.value, summary(outcome))
+    if resolution is not Resolution.NOT_OURS:
+        await _report(run, resolution, tools.clock, shutdown, lease)
+    progress.phase = Phase.ENDED
+    return outcome
+
+
+def _level(outcome: Outcome) -> int:
+    if not isinstance(outcome, Errored):
+        return logging.INFO
+    return logging.ERROR if isinstance(outcome.error, HostError | Defect) else logging.WARNING
+
+
+async def _attempt(
+    run: ClaimedRun, tools: Tools, shutdown: Shutdown, lease: Lease, progress: Progress, log: OpenTaskLog
+) -> Outcome:
+    """Do the work under its guards, and turn every way it can end into an outcome."""
+    try:
+        return await supervise(
+            _work(run, tools, lease, progress, log),
+            keep_claim(run, lease, tools.clock),
+            end_with_claim(lease, tools.clock),
+            watch_cancellation(run, tools.clock),
+            watch_shutdown(shutdown),
+        )
+    except Stop as stop:
+        return Stopped(stop.reason, stop.detail, started=progress.started, repeatable=progress.repeatable)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, the run has an outcome
+        return _errored(error, run, progress)
+
+
+def _errored(error: Exception, run: ClaimedRun, progress: Progress) -> Errored:
+    if isinstance(error, SecureworkerError):
+        return Errored(error, started=progress.started, repeatable=progress.repeatable)
+    logger.error("%s: %s while %s", run.claim, type(error).__name__, progress.phase.value, exc_info=error)
+    defect = Defect(f"an error of the worker's own ({type(error).__name__}) while {progress.phase.value}")
+    return Errored(defect, started=progress.started, repeatable=progress.repeatable)
+
+
+async def _store_log(
+    run: ClaimedRun, tools: Tools, shutdown: Shutdown, lease: Lease, outcome: Outcome, log: OpenTaskLog
+) -> Outcome:
+    """Upload the log as well as possible. Changes the outcome only where the run turns out not to be ours."""
+
+    async def upload() -> None:
+        await tools.store.put(run, (await log.finish(),))
+
+    if resolve(outcome) is Resolution.NOT_OURS:
+        guards = [watch_time(tools.clock, LATE_LOG_UPLOAD_TIME)]
+    else:
+        guards = [
+            watch_time(tools.clock, LOG_UPLOAD_TIME),
+            keep_claim(run, lease, tools.clock),
+            end_with_claim(lease, tools.clock),
+            watch_cancellation(run, tools.clock),
+        ]
+    try:
+        await supervise(upload(), *guards, _hurry(shutdown, tools.clock))
+    except Stop as stop:
+        logger.warning("%s: the task log is not uploaded: %s", run.claim, stop.detail)
+        lost = Stopped(stop.reason, stop.detail, started=True)
+        return lost if resolve(lost) is Resolution.NOT_OURS else outcome
+    except Exception as error:  # noqa: BLE001 - best effort: a log that cannot be stored changes no outcome
+        logger.warning("%s: the task log is not uploaded: %s", run.claim, error)
+    return outcome
+
+
+async def _report(run: ClaimedRun, resolution: Resolution, clock: Clock, shutdown: Shutdown, lease: Lease) -> None:
+    """Resolve the run, with one and the same resolution however often the Queue has to be asked."""
+    try:
+        await supervise(
+            _report_until(run, resolution, clock, lease),
+            _renew_quietly(run, lease, clock),
+            _hurry(shutdown, clock),
+        )
+    except Exception as error:  # noqa: BLE001 - nothing after the report can fail the run, nor end the loop
+        logger.error("%s: could not be resolved as %s, its claim will expire: %s", run.claim, resolution.value, error)  # noqa: TRY400 - its message says all
+    else:
+        logger.info("%s: resolved %s", run.claim, resolution.value)
+
+
+async def _report_until(run: ClaimedRun, resolution: Resolution, clock: Clock, lease: Lease) -> None:
+    attempt = 0
+    while True:
+        try:
+            return await run.report(resolution)
+        except ServiceError as error:
+            if lease.remaining() < 0:
+                raise
+            logger.warning("%s: not resolved yet, trying again: %s", run.claim, error)
+        await clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+        attempt += 1
+
+
+async def _renew_quietly(run: ClaimedRun, lease: Lease, clock: Clock) -> NoReturn:
+    """Keep the claim while the report is retried. A claim found lost ends nothing: the report itself may be why."""
+    while True:
+        try:
+            await keep_claim(run, lease, clock)
+        except Stop as stop:
+            logger.debug("%s: %s", run.claim, stop.detail)
+        await clock.sleep(RETRY_SECONDS[-1])
+
+
+async def _hurry(shutdown: Shutdown, clock: Clock) -> NoReturn:
+    await shutdown.asked_at_once()
+    await clock.sleep(HURRY_SECONDS)
+    raise Stop(StopReason.SHUTDOWN, "the operator asked to stop now")

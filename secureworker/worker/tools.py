@@ -1,0 +1,20 @@
+"""The long-lived ports that runs are carried out with. No fact about a task."""
+
+from dataclasses import dataclass
+
+from secureworker.core.policy import Policy
+from secureworker.ports import ArtifactStore, Clock, Outputs, Sandbox, Signer, TaskLogs, Workspaces
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What `app` wires once, and every run uses."""
+
+    policy: Policy
+    clock: Clock
+    logs: TaskLogs
+    workspaces: Workspaces
+    sandbox: Sandbox
+    outputs: Outputs
+    signer: Signer
+    store: ArtifactStore
