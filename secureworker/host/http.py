@@ -1,0 +1,69 @@
+"""The one place that makes HTTP sessions: with timeouts, size limits, few connections, and a name.
+
+Imported only where a session is opened: aiohttp costs 150 ms, and `secureworker --help` shall not pay for it.
+"""
+
+from dataclasses import dataclass
+
+import aiohttp
+
+from secureworker import __version__
+
+USER_AGENT = f"secureworker/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What a session waits for, and takes, at most."""
+
+    connect_seconds: float = 30.0
+    """To get a connection, TLS included."""
+    stall_seconds: float = 60.0
+    """Without a byte from the other side."""
+    total_seconds: float | None = None
+    """For a whole exchange; None where it takes as long as it moves: uploads."""
+    answer_bytes: int = 16 * 1024 * 1024
+    """Of an answer's body, decompressed. Taskcluster's largest answers, claims with 1 MB payloads, are below 10 MB."""
+    connections: int = 16
+
+
+class AnswerTooLarge(aiohttp.ClientPayloadError):
+    """The other side sends more than was asked for; a `ClientError`, so that every adapter translates it."""
+
+
+DEFAULT_LIMITS = HttpLimits()
+
+
+def open_session(limits: HttpLimits = DEFAULT_LIMITS) -> aiohttp.ClientSession:
+    """Make a session; to be used as an async context manager, and for a long time: it keeps connections.
+
+    Redirects are the caller's to refuse, per request. Proxy variables of the environment are not followed.
+    """
+
+    class LimitedResponse(aiohttp.ClientResponse):
+        """Refuses a body beyond the limit; `json()` and `text()` read by `read()` too."""
+
+        async def read(self) -> bytes:
+            if self._body is None:
+                taken = bytearray()
+                async for chunk in self.content.iter_any():
+                    taken += chunk
+                    if len(taken) > limits.answer_bytes:
+                        self.close()
+                        raise AnswerTooLarge(f"{self.url.host} answers with more than {limits.answer_bytes} bytes")
+                self._body = bytes(taken)
+            return await super().read()
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limits.connections),
+        timeout=aiohttp.ClientTimeout(
+            total=limits.total_seconds,
+            connect=limits.connect_seconds,
+            sock_connect=limits.connect_seconds,
+            sock_read=limits.stall_seconds,
+        ),
+        headers={"User-Agent": USER_AGENT},
+        response_class=LimitedResponse,
+        trust_env=False,
+        auto_decompress=True,
+    )

@@ -1,0 +1,80 @@
+"""Keeping known secrets out of a public log, in the forms they are commonly printed in."""
+
+import base64
+import json
+import urllib.parse
+
+MASK = b"[masked]"
+MIN_SECRET_BYTES = 6
+"""Shorter ones are not masked: they would hit half of any log, and tell by that what they are."""
+
+
+def forms(secret: bytes) -> frozenset[bytes]:
+    """Give what a secret looks like raw, as base64 in each of its three alignments, URL-quoted and as JSON text."""
+    text = secret.decode("utf-8", "surrogateescape")
+    found = {secret, urllib.parse.quote(secret, safe="").encode(), urllib.parse.quote_plus(secret).encode()}
+    for ascii_only in (True, False):
+        found.add(json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode("utf-8", "surrogateescape"))
+    for skipped in range(3):
+        # Within other bytes, base64 of a secret depends on where in a group of three it begins. Characters that
+        # are shared with a neighbour are left out: two of the three first bytes' and up to two at the end.
+        padded = base64.b64encode(bytes(skipped) + secret).rstrip(b"=")
+        start = (skipped * 8 + 5) // 6
+        end = (skipped + len(secret)) * 8 // 6
+        found.add(padded[start:end])
+        found.add(padded[start:end].translate(bytes.maketrans(b"+/", b"-_")))
+    return frozenset(form for form in found if len(form) >= MIN_SECRET_BYTES)
+
+
+class Masker:
+    """A stream of bytes without the secrets. The pieces it comes in make no difference to the result.
+
+    At each place the longest form that fits is replaced. What could still be the beginning of one is held back.
+    """
+
+    def __init__(self, secrets: tuple[bytes, ...]) -> None:
+        usable = [secret for secret in secrets if len(secret) >= MIN_SECRET_BYTES]
+        all_forms = frozenset[bytes]().union(*map(forms, usable))
+        # A form that holds a shorter one begins no later: longest first makes the first hit at a place the longest.
+        self._forms = tuple(sorted(all_forms, key=lambda form: (-len(form), form)))
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Give what is certain after `chunk`."""
+        if not self._forms:
+            return chunk
+        text = self._held + chunk
+        # Before this place every form would show itself in full.
+        certain = max(0, len(text) - len(self._forms[0]) + 1)
+        done, rest = self._replace(text, certain)
+        self._held = rest
+        return done
+
+    def end(self) -> bytes:
+        """Give what was held back."""
+        text, self._held = self._held, b""
+        done, rest = self._replace(text, len(text))
+        return done + rest
+
+    def _replace(self, text: bytes, certain: int) -> tuple[bytes, bytes]:
+        """Replace forms that begin before `certain`; give the result, and what is not decided yet."""
+        # Per form, where it is found next: each is searched for once per hit, not once per place.
+        places = {form: place for form in self._forms if 0 <= (place := text.find(form)) < certain}
+        pieces: list[bytes] = []
+        position = 0
+        while places:
+            # min() keeps the first of equals, and dicts their order: the longest.
+            form, place = min(places.items(), key=lambda item: item[1])
+            pieces.extend((text[position:place], MASK))
+            position = place + len(form)
+            for other, found in list(places.items()):
+                if found >= position:
+                    continue
+                again = text.find(other, position)
+                if 0 <= again < certain:
+                    places[other] = again
+                else:
+                    del places[other]
+        end = max(position, certain)
+        pieces.append(text[position:end])
+        return b"".join(pieces), text[end:]
