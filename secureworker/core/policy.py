@@ -12,6 +12,7 @@ from secureworker.core.claim import Json
 from secureworker.core.ids import ScriptName, Sha256, WorkerPool
 from secureworker.core.outcome import ExitCodes
 from secureworker.core.plan import Limits, Mount, OutputRules, PinnedFile
+from secureworker.core.schemas import CompiledSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class ScriptRule:
     when: When
     command: tuple[str, ...]
     pinned: tuple[PinnedFile, ...]
-    payload_schema: Mapping[str, Json]
+    payload_schema: CompiledSchema
+    """`payload_schema.document` is the schema as it was written."""
     requires_scopes: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     config: Mapping[str, Json] | None
