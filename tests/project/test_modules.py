@@ -25,6 +25,7 @@ PURE = {
     "operator",
     "posixpath",
     "re",
+    "re2",
     "referencing",
     "rfc8785",
     "secureworker",
