@@ -67,7 +67,7 @@ def _seal(rules: OutputRules, workspace: Workspace, abandoned: threading.Event) 
             if root is None:
                 return []
             found = find_outputs(root, rules)
-            targets = [os.path.join(workspace.spool, f"{number:06d}") for number in range(len(found))]
+            targets = [f"{workspace.spool}/{number:06d}" for number in range(len(found))]
             copies = _copy_all(root, found, targets, abandoned)
     except OSError as error:
         raise HostError(f"the outputs cannot be sealed: {error}; check the disk of the workspaces") from error

@@ -148,7 +148,7 @@ class _Walk:
                 # Checked per entry too: one directory may hold millions.
                 if self._entries > MAX_ENTRIES or len(self.files) > self.rules.max_count:
                     break
-                below = os.path.join(path, os.fsencode(entry.name))
+                below = (path + b"/" if path else b"") + os.fsencode(entry.name)
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:

@@ -13,6 +13,7 @@ _ESCAPED_MARK_START = b"\\x5b"
 
 _KEPT_CONTROLS = b"\t\n"
 _CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in _KEPT_CONTROLS)
+_ASCII = bytes(range(0x80))
 _OTHER_BYTES = bytes(byte for byte in range(256) if byte not in _CONTROLS)
 _ESCAPES = {byte: b"\\r" if byte == ord("\r") else f"\\x{byte:02x}".encode() for byte in _CONTROLS}
 
@@ -38,11 +39,14 @@ _FORGED = re.compile(rb"^([ \t]*)\[(?=taskcluster)", re.IGNORECASE | re.MULTILIN
 _FORGED_INSIDE = re.compile(rb"(\n[ \t]*)\[(?=taskcluster)", re.IGNORECASE)
 
 
-def _escape_hidden(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if code <= 0xFF:  # noqa: PLR2004 - Python's own escape forms
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - as above
+def _escape_hidden(text: str) -> bytes:
+    encoded = text.encode("utf-8", "backslashreplace")
+    # The distinct characters that are not ASCII: few in any log, and found at memory speed. A regular expression
+    # over the whole text costs three quarters of the speed.
+    for character in set(encoded.translate(None, _ASCII).decode()):
+        if _HIDDEN.match(character):
+            encoded = encoded.replace(character.encode(), character.encode("ascii", "backslashreplace"))
+    return encoded
 
 
 def _escape_controls(text: bytes) -> bytes:
@@ -54,7 +58,7 @@ def _escape_controls(text: bytes) -> bytes:
 
 def sanitise_line(text: str) -> str:
     """Make one harmless line of the worker's own words, which may quote a task's: line ends are escaped too."""
-    escaped = _escape_controls(_HIDDEN.sub(_escape_hidden, text).encode("utf-8", "backslashreplace"))
+    escaped = _escape_controls(_escape_hidden(text))
     return escaped.replace(b"\n", b"\\n").decode()
 
 
@@ -90,8 +94,7 @@ class Sanitiser:
             self._held_return = b"\r"
             chunk = chunk[:-1]
         if not chunk.isascii() or self._decoder.getstate()[0] or final:
-            text = self._decoder.decode(chunk, final)
-            chunk = _HIDDEN.sub(_escape_hidden, text).encode()
+            chunk = _escape_hidden(self._decoder.decode(chunk, final))
         if b"\r\n" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n")
         return _escape_controls(chunk)
