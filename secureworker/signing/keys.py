@@ -1,0 +1,234 @@
+"""Ed25519 keys: reading private ones with suspicion, making them, and the forms of public ones.
+
+Private keys are read from a `file:` URI in one of two forms: base64 of the 32-byte seed (scriptworker's key files), or
+PKCS#8 PEM without a password. Public ones are base64 of 32 bytes (scriptworker's), PEM or OpenSSH.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+    load_ssh_public_key,
+)
+
+from secureworker.core.errors import KeyUnusable
+
+KEY_BYTES = 32
+_MAX_FILE_BYTES = 16 * 1024
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """An Ed25519 public key."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != KEY_BYTES:
+            raise ValueError(f"an Ed25519 public key has {KEY_BYTES} bytes, not {len(self.raw)}")
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Whether `signature` was made over exactly `message` with this key's private half."""
+        try:
+            self._key().verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    @property
+    def base64(self) -> str:
+        """The form of scriptworker's public key files."""
+        return base64.b64encode(self.raw).decode()
+
+    @property
+    def pem(self) -> str:
+        """SubjectPublicKeyInfo, which openssl and cosign take; ends with a newline."""
+        return self._key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    @property
+    def openssh(self) -> str:
+        """A line as in `authorized_keys`, without a comment."""
+        return self._key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """What `ssh-keygen -l` shows: `SHA256:` and base64 without padding. The key's name everywhere."""
+        blob = base64.b64decode(self.openssh.split()[1])
+        return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+    def _key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(self.raw)
+
+
+class SigningKey:
+    """An Ed25519 private key in this process's memory. Shows only its public half."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = PublicKey(key.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        """Give the 64 bytes of the signature."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.public.fingerprint})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a signing key is not pickled")
+
+
+def load_signing_key(uri: str) -> SigningKey:
+    """Read the private key that a `file:` URI names, if nobody but this user can have read or replaced it.
+
+    Raises:
+        KeyUnusable: there is none, others can reach it, or it is no Ed25519 key. No message holds a part of it.
+    """
+    scheme, colon, rest = uri.partition(":")
+    if scheme != "file" or not colon:
+        raise KeyUnusable(f"{uri.partition(':')[0]!r} is no scheme of a key URI: file:/path/to/key is expected")
+    # file:/path and file:///path name the same (RFC 8089).
+    path = rest.removeprefix("//")
+    if not path.startswith("/"):
+        raise KeyUnusable(f"the key URI file:{rest} has no absolute path: file:/path/to/key is expected")
+    return SigningKey(_parse_private(path, _read_private(path)))
+
+
+def _read_private(path: str) -> bytes:
+    """Read the file in numbered steps, each of which shuts out one way for others to read or replace the key."""
+    try:
+        # 1. The directory belongs to this user or root, and nobody else can put another file in the key's place.
+        directory = Path(path).parent.stat()
+        if directory.st_uid not in {0, os.geteuid()} or directory.st_mode & _OTHERS_WRITE:
+            raise KeyUnusable(
+                f"the directory of the key {path} can be written by others; keep keys in one with mode 0700 and own uid"
+            )
+        # 2. The last component is no link, which its owner could turn to another file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise KeyUnusable(f"the key {path} cannot be read: {error.strerror}; a regular file is expected") from error
+    try:
+        # 3. It is a file with one name, so that its permissions are all there is to its protection.
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise KeyUnusable(f"the key {path} is no regular file with one link")
+        # 4. It belongs to this user, and is closed to all others.
+        if status.st_uid != os.geteuid():
+            raise KeyUnusable(f"the key {path} belongs to uid {status.st_uid}; chown it to {os.geteuid()}")
+        if status.st_mode & (_OTHERS | stat.S_IXUSR):
+            raise KeyUnusable(f"the key {path} has mode {stat.S_IMODE(status.st_mode):04o}; chmod it to 0400")
+        # 5. It is small: no key has 16 KiB.
+        content = os.read(descriptor, _MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > _MAX_FILE_BYTES:
+        raise KeyUnusable(f"the key {path} has more than {_MAX_FILE_BYTES} bytes, and so is no key")
+    return content
+
+
+def _parse_private(path: str, content: bytes) -> Ed25519PrivateKey:
+    if content.lstrip().startswith(b"-----BEGIN"):
+        try:
+            key = load_pem_private_key(content, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # `from None`: the library's messages may quote what they read.
+            raise KeyUnusable(f"the key {path} is no PKCS#8 PEM without a password") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyUnusable(f"the key {path} is no Ed25519 key")
+        return key
+    try:
+        seed = base64.b64decode(content.strip(), validate=True)
+    except binascii.Error:
+        seed = b""
+    if len(seed) != KEY_BYTES:
+        raise KeyUnusable(f"the key {path} is neither base64 of a {KEY_BYTES}-byte seed nor PKCS#8 PEM")
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def create_signing_key(path: str) -> SigningKey:
+    """Make a key; write it to `path` (0400, scriptworker's form) and its public half to `path`.pub.
+
+    Raises:
+        FileExistsError: one of the two files exists; nothing was changed.
+        OSError: they cannot be written; neither is left.
+    """
+    key = Ed25519PrivateKey.generate()
+    made = SigningKey(key)
+    public = f"{path}.pub"
+    if os.path.lexists(public):
+        raise FileExistsError(17, "exists already", public)
+    _write_new(path, base64.b64encode(key.private_bytes_raw()) + b"\n", 0o400)
+    try:
+        _write_new(public, f"{made.public.base64}\n".encode(), 0o444)
+    except BaseException:
+        Path(path).unlink()
+        raise
+    return made
+
+
+def _write_new(path: str, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+    except BaseException:
+        Path(path).unlink()
+        raise
+
+
+def parse_public_key(text: str) -> PublicKey:
+    """Read base64 of the 32 bytes, PEM, or a line of OpenSSH's.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    text = text.strip()
+    if text.startswith(("-----BEGIN", "ssh-")):
+        load = load_pem_public_key if text.startswith("-----") else load_ssh_public_key
+        try:
+            key = load(text.encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ValueError("the public key is damaged, or of a kind that is not supported") from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise ValueError("the public key is no Ed25519 key")
+        return PublicKey(key.public_bytes_raw())
+    try:
+        return PublicKey(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise ValueError("a public key is base64 of 32 bytes, PEM, or a line of OpenSSH's") from error
+
+
+def read_public_key(key: str) -> PublicKey:
+    """Read a public key that is given as itself (base64 or OpenSSH), or else as the path of a file that holds it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return parse_public_key(key)
+    except ValueError:
+        pass
+    try:
+        with Path(key).open(encoding="utf-8") as file:
+            return parse_public_key(file.read(_MAX_FILE_BYTES))
+    except OSError as error:
+        raise ValueError(f"{key!r} is no public key, and no file: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
