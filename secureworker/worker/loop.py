@@ -80,13 +80,14 @@ class ClaimLoop:
             except AccessDenied as error:
                 refusals += 1
                 if refusals == REFUSALS:
-                    return self._give_up(error, f"the Queue refused this worker's credentials {refusals} times")
-                await self._wait(refusals, error)
+                    self._give_up(error, f"the Queue refused this worker's credentials {refusals} times")
+                else:
+                    await self._wait(refusals, error)
             except ServiceError as error:
                 failures += 1
                 await self._wait(failures, error)
             except SecureworkerError as error:
-                return self._give_up(error, "claiming is not possible")
+                self._give_up(error, "claiming is not possible")
             else:
                 failures = refusals = 0
                 for place, run in enumerate(answer):

@@ -36,10 +36,14 @@ HURRY_SECONDS = 10.0
 
 async def _work(run: ClaimedRun, tools: Tools, lease: Lease, progress: Progress, log: OpenTaskLog) -> Outcome:
     claim = run.claim
+    if lease.remaining() <= 0:
+        # Here, and not as a refusal: a clock that is wrong must not turn good tasks into malformed ones.
+        raise Stop(StopReason.CLAIM_LOST, "the claim had ended when it arrived; is this host's clock right?")
+
     progress.phase = Phase.DECIDING
     if claim.task.defects:
         return Refused(tuple(Reason("task", defect) for defect in claim.task.defects))
-    decision = decide(claim, tools.policy, tools.clock.now())
+    decision = decide(claim, tools.policy, tools.identity, tools.clock.now())
     if isinstance(decision, Refused):
         return decision
     plan = decision.plan

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.ports import ArtifactStore, Clock, Outputs, Sandbox, Signer, TaskLogs, Workspaces
 
@@ -11,6 +12,7 @@ class Tools:
     """What `app` wires once, and every run uses."""
 
     policy: Policy
+    identity: WorkerIdentity
     clock: Clock
     logs: TaskLogs
     workspaces: Workspaces

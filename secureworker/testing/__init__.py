@@ -1,0 +1,57 @@
+"""Honest in-memory fakes of every port, and builders with defaults, for tests of the worker and of what uses it.
+
+Time is virtual: under `run_virtual`, an hour of sleeping takes no time, and the clock moves only when everybody
+sleeps. Fakes keep the promises of `secureworker.ports` (`tests/contracts/` holds them to it) and record what was
+asked of them in public attributes. Each takes failures to raise, by the name of the method, first come first served.
+"""
+
+from secureworker.testing.build import (
+    IDENTITY,
+    SHA256,
+    TASK_ID,
+    a_claim,
+    a_claim_answer,
+    a_policy,
+    a_script,
+    an_artifact,
+    an_execution,
+)
+from secureworker.testing.host import (
+    FakeEvents,
+    FakeOutputs,
+    FakeSandbox,
+    FakeSigner,
+    FakeStore,
+    FakeTaskLog,
+    FakeTaskLogs,
+    FakeWorkspaces,
+)
+from secureworker.testing.queue import FakeQueue, FakeRun
+from secureworker.testing.time import EPOCH, Failures, FakeClock, VirtualLoop, run_virtual
+
+__all__ = [
+    "EPOCH",
+    "IDENTITY",
+    "SHA256",
+    "TASK_ID",
+    "Failures",
+    "FakeClock",
+    "FakeEvents",
+    "FakeOutputs",
+    "FakeQueue",
+    "FakeRun",
+    "FakeSandbox",
+    "FakeSigner",
+    "FakeStore",
+    "FakeTaskLog",
+    "FakeTaskLogs",
+    "FakeWorkspaces",
+    "VirtualLoop",
+    "a_claim",
+    "a_claim_answer",
+    "a_policy",
+    "a_script",
+    "an_artifact",
+    "an_execution",
+    "run_virtual",
+]

@@ -1,0 +1,213 @@
+"""What the worker does on its host, in memory: logs, workspaces, sandbox, outputs, uploads, signatures."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from secureworker.core.claim import Claim
+from secureworker.core.ids import ArtifactName
+from secureworker.core.outcome import Execution, ExitCode, ExitStatus
+from secureworker.core.plan import OutputRules, Plan
+from secureworker.ports import (
+    Artifact,
+    SignedFile,
+    Statement,
+    StorageError,
+    TaskLog,
+    Workspace,
+)
+from secureworker.testing.build import an_artifact, an_execution
+from secureworker.testing.time import Failures, FakeClock
+
+
+class FakeTaskLog:
+    """A log in memory. Worker lines begin as in the real one."""
+
+    def __init__(self, failures: Failures) -> None:
+        self.text = ""
+        self.cap_bytes: int | None = None
+        self._failures = failures
+
+    def note(self, text: str) -> None:
+        """Keep a line of the worker's."""
+        self.text += f"[taskcluster] {text}\n"
+
+    def error(self, text: str) -> None:
+        """Keep a line that says why."""
+        self.text += f"[taskcluster:error] {text}\n"
+
+    def output(self, chunk: bytes) -> None:
+        """Keep output of the script."""
+        self.text += chunk.decode(errors="backslashreplace")
+
+    def cap(self, output_bytes: int) -> None:
+        """Take note of the limit; nothing here is long."""
+        self.cap_bytes = output_bytes
+
+    async def finish(self) -> Artifact:
+        """Give the log as an artifact."""
+        self._failures.strike("finish")
+        return an_artifact("public/logs/live_backing.log", self.text.encode())
+
+
+class FakeTaskLogs:
+    """Keeps the logs of all runs, by claim."""
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.logs: dict[str, FakeTaskLog] = {}
+
+    @asynccontextmanager
+    async def open(self, run: Any) -> AsyncIterator[FakeTaskLog]:
+        """Begin a log."""
+        self.failures.strike("open")
+        log = self.logs[str(run.claim)] = FakeTaskLog(self.failures)
+        yield log
+        self.failures.strike("close")
+
+
+class FakeWorkspaces:
+    """Workspaces that are only names; counts those that are open."""
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.opened = 0
+        self.open_now = 0
+
+    @asynccontextmanager
+    async def open(self, plan: Plan) -> AsyncIterator[Workspace]:
+        """Give a workspace."""
+        self.failures.strike("open")
+        self.opened += 1
+        self.open_now += 1
+        try:
+            base = f"/nonexistent/{plan.task_id}"
+            yield Workspace(f"{base}/task", f"{base}/scripts", f"{base}/spool", f"{base}/bundle", 65534)
+        finally:
+            self.open_now -= 1
+
+
+@dataclass
+class FakeSandbox:
+    """Runs no script, but takes the time of one, and of its end when it is stopped."""
+
+    clock: FakeClock
+    seconds: float = 1.0
+    status: ExitStatus = field(default_factory=lambda: ExitCode(0))
+    stopping_seconds: float = 0.5
+    failures: Failures = field(default_factory=Failures)
+    alive: list[tuple[str, datetime, datetime]] = field(default_factory=list)
+    """(task id, started, dead) of every script, however it ended."""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    on_begin: Callable[[], None] = lambda: None
+
+    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:  # noqa: ARG002 - the port's
+        """Sleep for the script's time."""
+        self.failures.strike("run")
+        started = self.clock.now()
+        self.begun.set()
+        self.on_begin()
+        try:
+            log.output(b"the script's output\n")
+            await self.clock.sleep(self.seconds)
+        except asyncio.CancelledError:
+            await self.clock.sleep(min(self.stopping_seconds, plan.grace.total_seconds()))
+            raise
+        finally:
+            self.alive.append((plan.task_id, started, self.clock.now()))
+        return an_execution(self.status, started, self.clock.now())
+
+    async def self_test(self) -> tuple[str, ...]:
+        """Pass, unless told to fail."""
+        self.failures.strike("self_test")
+        return ("no probe was made: this is a fake",)
+
+
+@dataclass
+class FakeOutputs:
+    """Gives the artifacts it was made with."""
+
+    artifacts: tuple[Artifact, ...] = ()
+    failures: Failures = field(default_factory=Failures)
+    sealed: int = 0
+
+    async def seal(self, rules: OutputRules, workspace: Workspace, task_expires: datetime) -> tuple[Artifact, ...]:  # noqa: ARG002 - the port's
+        """Give them in order of their names."""
+        self.failures.strike("seal")
+        self.sealed += 1
+        return tuple(sorted(self.artifacts, key=lambda artifact: artifact.name))
+
+
+@dataclass
+class FakeStore:
+    """Remembers what was stored, in order, as (claim, artifact name)."""
+
+    clock: FakeClock
+    seconds: float = 0.1
+    failures: Failures = field(default_factory=Failures)
+    stored: list[tuple[str, str]] = field(default_factory=list)
+    errors: list[tuple[str, str, str]] = field(default_factory=list)
+    """(claim, artifact name, message)."""
+
+    def names(self, claim: Claim) -> list[str]:
+        """Give the names stored for a run, in order."""
+        return [name for owner, name in self.stored if owner == str(claim)]
+
+    async def put(self, run: Any, artifacts: tuple[Artifact, ...]) -> None:
+        """Store, slowly. The method's failures are `put`, and `put_log` for the task log."""
+        await self.clock.sleep(self.seconds)
+        is_log = any(artifact.name.startswith("public/logs/") for artifact in artifacts)
+        self.failures.strike("put_log" if is_log else "put")
+        self.stored.extend((str(run.claim), artifact.name) for artifact in artifacts)
+
+    async def put_signed(self, run: Any, files: tuple[SignedFile, ...]) -> None:
+        """Store, slowly."""
+        await self.clock.sleep(self.seconds)
+        self.failures.strike("put_signed")
+        self.stored.extend((str(run.claim), file.name) for file in files)
+
+    async def put_error(self, run: Any, name: ArtifactName, reason: str, message: str) -> None:
+        """Store the reason."""
+        self.failures.strike("put_error")
+        await run.create_artifact(StorageError(name, reason, message, run.claim.task.expires))
+        self.errors.append((str(run.claim), name, message))
+
+
+@dataclass
+class FakeSigner:
+    """Signs with nothing, and remembers what it was asked to sign."""
+
+    clock: FakeClock
+    seconds: float = 0.01
+    failures: Failures = field(default_factory=Failures)
+    signed: list[Statement] = field(default_factory=list)
+
+    async def sign(self, statement: Statement) -> tuple[SignedFile, ...]:
+        """Give a statement and a signature that nobody accepts."""
+        await self.clock.sleep(self.seconds)
+        self.failures.strike("sign")
+        self.signed.append(statement)
+        name = "public/chain-of-trust.json"
+        return (
+            SignedFile(ArtifactName(name), b"{}", "application/json"),
+            SignedFile(ArtifactName(f"{name}.sig"), bytes(64), "application/octet-stream"),
+        )
+
+
+class FakeEvents:
+    """An operator."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Queue[str] = asyncio.Queue()
+
+    def ask(self, what: str) -> None:
+        """Ask for `drain`, `stop` or `now`."""
+        self._asked.put_nowait(what)
+
+    async def shutdowns(self) -> AsyncIterator[str]:
+        """Give what is asked for, as it is asked."""
+        while True:
+            yield await self._asked.get()

@@ -1,0 +1,83 @@
+"""Virtual time: it moves only when everybody sleeps."""
+
+import asyncio
+import selectors
+from collections import defaultdict, deque
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+EPOCH = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+"""When virtual time begins."""
+
+
+class _IdleSelector(selectors.DefaultSelector):
+    """Never waits: what the loop would have slept is added to its clock instead."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for real only where nothing is timed: then only another thread can go on."""
+        if timeout is None:
+            return super().select(None)
+        ready = super().select(0)
+        if not ready:
+            self.skipped += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock moves only when every task sleeps. Not for real I/O or threads with timeouts."""
+
+    def __init__(self) -> None:
+        self._idle = _IdleSelector()
+        super().__init__(self._idle)
+
+    def time(self) -> float:
+        """Give the seconds that were slept."""
+        return self._idle.skipped
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` to its end in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+class FakeClock:
+    """A clock on the running loop's time; virtual under `run_virtual`."""
+
+    def __init__(self, start: datetime = EPOCH) -> None:
+        self._start = start
+        self.jumped = timedelta(0)
+        """Set it to make the wall clock jump; the monotonic one does not."""
+
+    def now(self) -> datetime:
+        """Give the time since the loop began, as a wall clock that began at `start`."""
+        return self._start + timedelta(seconds=self.monotonic()) + self.jumped
+
+    def monotonic(self) -> float:
+        """Give the loop's time."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep virtually."""
+        await asyncio.sleep(max(seconds, 0))
+
+
+class Failures:
+    """Errors to raise, by method, in the order given."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, deque[Exception]] = defaultdict(deque)
+
+    def add(self, method: str, error: Exception, times: int = 1) -> None:
+        """Make the next `times` calls of `method` raise `error`."""
+        self._pending[method].extend([error] * times)
+
+    def strike(self, method: str) -> None:
+        """Raise what is due for `method`, if anything is."""
+        if self._pending[method]:
+            raise self._pending[method].popleft()
