@@ -1,5 +1,6 @@
 # Sourced by the other scripts here: what a fresh machine lacks, and virtual environments from locked requirements.
-# POSIX sh. The caller stands in the checkout's top directory and has set -eu.
+# POSIX sh, which has no local variables: all that are set below are the callers' too.
+# The caller stands in the checkout's top directory and has set -eu.
 # shellcheck shell=sh
 
 say() {
@@ -104,12 +105,12 @@ make_environment() {
     say "making $environment with $python from $*"
     rm -rf "$environment"
     "$python" -m venv "$environment" || fail "$python cannot make a virtual environment in $environment"
-    locks=
+    locked=
     for lock in "$@"; do
-        locks="$locks -r $lock"
+        locked="$locked -r $lock"
     done
     # shellcheck disable=SC2086 # a list of options
-    pip_install "$environment" --require-hashes --only-binary :all: $locks
+    pip_install "$environment" --require-hashes --only-binary :all: $locked
 }
 
 # finish_environment DIRECTORY LOCK...: only now does the environment count as made.
