@@ -45,7 +45,9 @@ class SealedOutputs:
         """
         expires = task_expires
         if rules.expires is not None:
-            expires = min(task_expires, self._clock.now() + rules.expires)
+            # Whole milliseconds, as Taskcluster writes them: the Object service compares what it is told twice.
+            ends = self._clock.now() + rules.expires
+            expires = min(task_expires, ends.replace(microsecond=ends.microsecond // 1000 * 1000))
         copies = await in_thread(lambda abandoned: _seal(rules, workspace, abandoned))
         return tuple(
             Artifact(
