@@ -1,4 +1,4 @@
-"""What can be set about the embedded Taskcluster. Times are seconds, and their defaults are those of the real services."""
+"""What can be set about the embedded Taskcluster. Times are seconds; their defaults are the real services'."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
