@@ -9,6 +9,7 @@ from secureworker.core.ids import ArtifactName, ScriptName, Sha256, WorkerIdenti
 from secureworker.core.outcome import Execution, ExitCodes, ExitStatus, Usage
 from secureworker.core.plan import Limits, OutputRules, PinnedFile
 from secureworker.core.policy import Always, Policy, ScriptRule, TaskConstraints
+from secureworker.core.schemas import CompiledSchema
 from secureworker.ports import (
     Artifact,
 )
@@ -19,11 +20,13 @@ TASK_ID = "ddVaxIRdRAaAAr5ryHnORA"
 SHA256 = Sha256("5f" * 32)
 
 
-def a_claim_answer(clock: FakeClock | None = None, task_id: str = TASK_ID, **task: Json) -> dict[str, Json]:
+def a_claim_answer(
+    clock: FakeClock | None = None, task_id: str = TASK_ID, claim_seconds: float = 1200, **task: Json
+) -> dict[str, Json]:
     """Build one of claimWork's `tasks`, as a fresh document; `task` replaces keys of its definition."""
     now = clock.now() if clock else EPOCH
     pool = IDENTITY.pool
-    until = now + timedelta(seconds=1200)
+    until = now + timedelta(seconds=claim_seconds)
     definition: dict[str, Json] = {
         "provisionerId": pool.provisioner_id,
         "workerType": pool.worker_type,
@@ -56,9 +59,9 @@ def a_claim_answer(clock: FakeClock | None = None, task_id: str = TASK_ID, **tas
     }
 
 
-def a_claim(clock: FakeClock | None = None, task_id: str = TASK_ID, **task: Json) -> Claim:
+def a_claim(clock: FakeClock | None = None, task_id: str = TASK_ID, claim_seconds: float = 1200, **task: Json) -> Claim:
     """Build a claim; `task` replaces keys of the definition."""
-    return parse_claim(a_claim_answer(clock, task_id, **task), IDENTITY)
+    return parse_claim(a_claim_answer(clock, task_id, claim_seconds, **task), IDENTITY)
 
 
 def a_script(**changes: Any) -> ScriptRule:
@@ -69,7 +72,7 @@ def a_script(**changes: Any) -> ScriptRule:
         "when": Always(),
         "command": ("/opt/scripts/build",),
         "pinned": (PinnedFile("/opt/scripts/build", SHA256),),
-        "payload_schema": {"type": "object"},
+        "payload_schema": CompiledSchema({"type": "object"}),
         "requires_scopes": (),
         "environment": (),
         "config": None,

@@ -72,8 +72,10 @@ class FakeTaskLogs:
 class FakeWorkspaces:
     """Workspaces that are only names; counts those that are open."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         self.failures = Failures()
+        self.seconds = 0.0
+        self._clock = clock
         self.opened = 0
         self.open_now = 0
 
@@ -84,6 +86,7 @@ class FakeWorkspaces:
         self.opened += 1
         self.open_now += 1
         try:
+            await self._clock.sleep(self.seconds)
             base = f"/nonexistent/{plan.task_id}"
             yield Workspace(f"{base}/task", f"{base}/scripts", f"{base}/spool", f"{base}/bundle", 65534)
         finally:
@@ -130,12 +133,15 @@ class FakeSandbox:
 class FakeOutputs:
     """Gives the artifacts it was made with."""
 
+    clock: FakeClock
     artifacts: tuple[Artifact, ...] = ()
+    seconds: float = 0.0
     failures: Failures = field(default_factory=Failures)
     sealed: int = 0
 
     async def seal(self, rules: OutputRules, workspace: Workspace, task_expires: datetime) -> tuple[Artifact, ...]:  # noqa: ARG002 - the port's
         """Give them in order of their names."""
+        await self.clock.sleep(self.seconds)
         self.failures.strike("seal")
         self.sealed += 1
         return tuple(sorted(self.artifacts, key=lambda artifact: artifact.name))
@@ -147,10 +153,13 @@ class FakeStore:
 
     clock: FakeClock
     seconds: float = 0.1
+    log_seconds: float = 0.1
     failures: Failures = field(default_factory=Failures)
     stored: list[tuple[str, str]] = field(default_factory=list)
     errors: list[tuple[str, str, str]] = field(default_factory=list)
     """(claim, artifact name, message)."""
+    on_log: Callable[[], None] = lambda: None
+    """Called when the task log is stored."""
 
     def names(self, claim: Claim) -> list[str]:
         """Give the names stored for a run, in order."""
@@ -158,9 +167,11 @@ class FakeStore:
 
     async def put(self, run: Any, artifacts: tuple[Artifact, ...]) -> None:
         """Store, slowly. The method's failures are `put`, and `put_log` for the task log."""
-        await self.clock.sleep(self.seconds)
         is_log = any(artifact.name.startswith("public/logs/") for artifact in artifacts)
+        await self.clock.sleep(self.log_seconds if is_log else self.seconds)
         self.failures.strike("put_log" if is_log else "put")
+        if is_log:
+            self.on_log()
         self.stored.extend((str(run.claim), artifact.name) for artifact in artifacts)
 
     async def put_signed(self, run: Any, files: tuple[SignedFile, ...]) -> None:

@@ -32,6 +32,8 @@ class FakeRun:
         self._clock = clock
         self._claim_seconds = claim_seconds
         self._latency = latency
+        self.latencies: dict[str, float] = {}
+        """Seconds that a method takes, where it is not as quick as the others."""
         self._taken_until = claim.taken_until
 
     @property
@@ -80,7 +82,7 @@ class FakeRun:
         self.finished.append(name)
 
     async def _arrive(self, method: str) -> None:
-        await self._clock.sleep(self._latency)
+        await self._clock.sleep(self.latencies.get(method, self._latency))
         self.failures.strike(method)
 
     def _expire(self) -> None:

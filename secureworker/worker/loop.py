@@ -88,6 +88,10 @@ class ClaimLoop:
                 await self._wait(failures, error)
             except SecureworkerError as error:
                 self._give_up(error, "claiming is not possible")
+            except Exception as error:
+                failures += 1
+                logger.exception("an error of the worker's own while claiming")
+                await self._wait(failures, error)
             else:
                 failures = refusals = 0
                 for place, run in enumerate(answer):
@@ -104,7 +108,7 @@ class ClaimLoop:
         self._run_ended.clear()
         await self._run_ended.wait()
 
-    async def _wait(self, failures: int, error: ServiceError) -> None:
+    async def _wait(self, failures: int, error: Exception) -> None:
         pause = PAUSES_SECONDS[min(failures, len(PAUSES_SECONDS)) - 1]
         logger.warning("cannot claim, trying again in %g s: %s", pause, error)
         await self._shutdown.pause(pause)
