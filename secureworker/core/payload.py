@@ -27,7 +27,7 @@ class Malformed:
     """What is wrong with a payload."""
 
     problems: tuple[str, ...]
-    """`payload.<path>: found ...; ... is expected`, each."""
+    """`payload.<path>: found ...; expected ...`, each."""
 
 
 def _line(problem: Problem) -> str:
@@ -41,16 +41,14 @@ def _run_time(payload: Mapping[str, Json]) -> timedelta | None:
         return None
     # JSON schema would let 60.0 pass as a whole number, and Python True as 1.
     if type(seconds) is not int or not 0 < seconds <= _LONGEST_SECONDS:
-        raise ValueError(
-            f"payload.maxRunTime: found {show(seconds)}; a whole number of seconds, 1 or more, is expected"
-        )
+        raise ValueError(f"payload.maxRunTime: found {show(seconds)}; expected a whole number of seconds, 1 or more,")
     return timedelta(seconds=seconds)
 
 
 def _upstream_problems(payload: Mapping[str, Json]) -> tuple[str, ...]:
     inputs = payload.get("upstreamArtifacts", [])
     if not isinstance(inputs, list):
-        return (f"payload.upstreamArtifacts: found {show(inputs)}; a list is expected",)
+        return (f"payload.upstreamArtifacts: found {show(inputs)}; expected a list",)
     if inputs:
         why = "this worker does not fetch inputs yet, so only an empty list is taken"
         return (f"payload.upstreamArtifacts: found {show(inputs)}; {why}",)

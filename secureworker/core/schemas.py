@@ -53,7 +53,7 @@ class Problem:
 
     path: Path
     message: str
-    """`found ...; ... is expected`."""
+    """`found ...; expected ...`."""
     keyword: str = ""
     """The schema's keyword that refused; empty where no keyword did."""
     on_key: bool = False
@@ -71,9 +71,9 @@ def show(value: object) -> str:
     return shorten(json.dumps(value))
 
 
-def shorten(text: str) -> str:
-    """Cut `text` to `SHOWN` characters, and show that it was cut."""
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+def shorten(text: str, most: int = SHOWN) -> str:
+    """Cut `text` to `most` characters, and show that it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def spell(path: Path) -> str:
@@ -129,7 +129,7 @@ def matches(pattern: str, text: str) -> bool:
     except re2.error as error:
         # The expression is in the reason already where RE2 shows a part of it.
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        raise BadSchema(f"found {show(pattern)}; a regular expression of RE2 is expected ({reason})") from error
+        raise BadSchema(f"found {show(pattern)}; expected a regular expression of RE2 ({reason})") from error
     except UnicodeEncodeError:
         # A lone surrogate: JSON can write it, no file name or command line can hold it.
         return False
@@ -225,7 +225,7 @@ def _dialect_of(schema: Mapping[str, Json]) -> _Dialect:
         return _DRAFT_2020_12
     dialect = _DIALECTS.get(name.rstrip("#")) if isinstance(name, str) else None
     if dialect is None:
-        raise BadSchema(f"found {show(name)}; one of {', '.join(_DIALECTS)} is expected", ("$schema",))
+        raise BadSchema(f"found {show(name)}; expected one of {', '.join(_DIALECTS)}", ("$schema",))
     return dialect
 
 
@@ -298,13 +298,13 @@ class CompiledSchema:
                 schema = _object(schema.get(part))
         return schema
 
-    def problems(self, instance: Json) -> tuple[Problem, ...]:
-        """Say what in `instance` the schema does not allow: up to `MAX_PROBLEMS`, the first in the document first."""
+    def problems(self, instance: Json, most: int = MAX_PROBLEMS) -> tuple[Problem, ...]:
+        """Say what in `instance` the schema does not allow: up to `most`, the first in the document first."""
         excess = too_much(instance)
         if excess:
             return (Problem((), excess),)
         try:
-            errors = list(islice(self._validator.iter_errors(instance), MAX_PROBLEMS))
+            errors = list(islice(self._validator.iter_errors(instance), most))
         except RecursionError:
             return (Problem((), "it is nested deeper than its schema can follow"),)
         except Unresolvable as error:
@@ -371,7 +371,7 @@ def _explain(error: ValidationError) -> Iterator[Problem]:
             for name in _unnamed(_object(error.schema), _object(found)):
                 yield Problem((*path, name), "is not a known key", keyword, on_key=True)
         case _ if "propertyNames" in error.relative_schema_path and isinstance(found, str):
-            yield Problem((*path, found), f"{_expectation(error)} as the key", keyword, on_key=True)
+            yield Problem((*path, found), f"found this key; {_expectation(error)}", keyword, on_key=True)
         case _ if error.schema is False:
             yield Problem(path, f"found {show(found)}; nothing is allowed here", "false")
         case _:
@@ -393,35 +393,34 @@ _ARTICLES: Final = {
 }
 
 _EXPECTATIONS: Final[Mapping[str, str]] = {
-    "pattern": "a text that matches {} is expected",
-    "minLength": "at least {} characters are expected",
-    "maxLength": "at most {} characters are expected",
-    "minItems": "at least {} items are expected",
-    "maxItems": "at most {} items are expected",
-    "minProperties": "at least {} keys are expected",
-    "maxProperties": "at most {} keys are expected",
-    "minimum": "{} or more is expected",
-    "maximum": "{} or less is expected",
-    "exclusiveMinimum": "more than {} is expected",
-    "exclusiveMaximum": "less than {} is expected",
-    "multipleOf": "a multiple of {} is expected",
-    "const": "{} is expected",
-    "uniqueItems": "each item may be there only once",
-    "not": "this is what the schema excludes",
+    "pattern": "expected a text that matches {}",
+    "minLength": "expected a length of {} or more",
+    "maxLength": "expected a length of {} or less",
+    "minItems": "expected a list with {} or more items",
+    "maxItems": "expected a list with {} or less items",
+    "minProperties": "expected an object with {} or more keys",
+    "maxProperties": "expected an object with {} or less keys",
+    "minimum": "expected {} or more",
+    "maximum": "expected {} or less",
+    "exclusiveMinimum": "expected more than {}",
+    "exclusiveMaximum": "expected less than {}",
+    "multipleOf": "expected a multiple of {}",
+    "const": "expected {}",
+    "uniqueItems": "expected each item only once",
+    "not": "expected something that the schema's 'not' leaves out",
 }
 
 
 def _expectation(error: ValidationError) -> str:
     keyword, wanted = str(error.validator), error.validator_value
-    schema = error.schema if isinstance(error.schema, dict) else {}
     # The schema's own words, where its author found some, say more than any keyword.
-    words = schema.get("x-expected")
+    words = _object(error.schema).get("x-expected")
     if isinstance(words, str) and keyword != "type":
-        return f"{words} is expected"
+        return f"expected {words}"
     if keyword == "type":
         names = [wanted] if isinstance(wanted, str) else _texts(wanted)
-        return f"{' or '.join(_ARTICLES.get(name, name) for name in names)} is expected"
+        return f"expected {' or '.join(_ARTICLES.get(name, name) for name in names)}"
     if keyword == "enum" and isinstance(wanted, list):
-        return f"one of {shorten(', '.join(map(json.dumps, wanted[:SHOWN])))} is expected"
+        return f"expected one of {shorten(', '.join(map(json.dumps, wanted)), SHOWN * 3)}"
     template = _EXPECTATIONS.get(keyword, f"the schema's {keyword!r} does not allow it")
     return template.format(wanted if isinstance(wanted, int | float) else shorten(json.dumps(wanted)))

@@ -33,6 +33,9 @@ from secureworker.core.schemas import MAX_DEPTH, MAX_VALUES, CompiledSchema, Pat
 MAX_BYTES: Final = 1024 * 1024
 """A policy with 50 scripts has 60 kB; the YAML reader needs 2.6 s for 1 MB."""
 
+_MOST_PROBLEMS: Final = 1000
+"""A file is mended by its author: all of what is wrong is listed."""
+
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
@@ -80,7 +83,9 @@ class Document:
         Returns:
             (path, message) for everything that is wrong; a misspelt key comes with the nearest right one.
         """
-        return tuple((problem.path, self._reword(problem, schema)) for problem in schema.problems(self.value))
+        return tuple(
+            (problem.path, self._reword(problem, schema)) for problem in schema.problems(self.value, _MOST_PROBLEMS)
+        )
 
     def _reword(self, problem: Problem, schema: CompiledSchema) -> str:
         if not problem.on_key or problem.keyword != "additionalProperties":
@@ -130,7 +135,7 @@ class _Reader:
                 if root is not None:
                     raise self._fail(event, "a second document begins; one file holds one")
                 if event.version not in {None, (1, 2)} or event.tags:
-                    raise self._fail(event, "found a directive; YAML 1.2 without tags is expected")
+                    raise self._fail(event, "found a directive; expected YAML 1.2 without tags")
             elif isinstance(event, ScalarEvent | CollectionStartEvent | AliasEvent):
                 root = self._node(event, 0)
         return root

@@ -42,12 +42,12 @@ class Places:
         """
         if path.startswith("/"):
             if os.path.normpath(path) != path:
-                raise ValueError(f"found {path!r}; {os.path.normpath(path)!r} is the plain way to write it")
+                raise ValueError(f"found {path!r}; expected {os.path.normpath(path)!r}")
             return path
         full = os.path.normpath(os.path.join(self.base, path))
         inside = os.path.realpath(self.base).rstrip("/") + "/"
         if not full.startswith(self.base.rstrip("/") + "/") or not os.path.realpath(full).startswith(inside):
-            raise ValueError(f"found {path!r}; a path that stays in the policy's directory is expected")
+            raise ValueError(f"found {path!r}; expected a path that stays in the policy's directory")
         return full
 
     def exposed(self, path: str) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Places:
         """Load what the file `within` refers to; give its path below the policy's directory too."""
         wanted = reference.partition("#")[0]
         if not _PLAIN.fullmatch(wanted):
-            raise BadSchema(f"found {show(reference)}; a relative path in the policy's directory is expected", path)
+            raise BadSchema(f"found {show(reference)}; expected a relative path in the policy's directory", path)
         try:
             full = self.resolve(os.path.join(os.path.dirname(within), wanted))
         except ValueError as error:

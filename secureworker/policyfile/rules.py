@@ -157,13 +157,13 @@ def _command(draft: Draft, at: Path, pinned: dict[str, PinnedFile]) -> tuple[str
     command = [pinned[word].path if word in pinned else word for word in words]
     for index, word in enumerate(words):
         if "${" in word:
-            draft.complain((*at, "command", index), f"found {show(word)}; a fixed text without ${{ is expected")
-    if words and words[0] not in pinned:
+            draft.complain((*at, "command", index), f"found {show(word)}; expected a fixed text without ${{")
+    if words and words[0] not in draft.keys((*at, "pinned")) and words[0] not in pinned:
         draft.complain(
             (*at, "command", 0),
             f"the executable {show(words[0])} is not pinned; add it to {name_of(at)}.pinned with its sha256",
         )
-    elif command and draft.places.host and not _executable(command[0]):
+    elif words and words[0] in pinned and draft.places.host and not _executable(command[0]):
         draft.complain((*at, "command", 0), f"{command[0]} may not be executed; chmod +x {command[0]}")
     return tuple(command)
 
@@ -198,7 +198,7 @@ def _required_scopes(draft: Draft, at: Path, constraints: TaskConstraints) -> tu
     scopes: list[str] = draft.get(at, [])
     for index, scope in enumerate(scopes):
         if "${" in scope:
-            draft.complain((*at, index), f"found {show(scope)}; a scope without ${{ is expected")
+            draft.complain((*at, index), f"found {show(scope)}; expected a scope without ${{")
         else:
             _check_reachable(draft, (*at, index), scope, constraints)
     return tuple(scopes)
@@ -236,7 +236,7 @@ def _limits(draft: Draft, at: Path, constraints: TaskConstraints) -> Limits:
         if run_time > longest:
             draft.complain(
                 (*at, "run-time"),
-                f"found {spell_duration(run_time)}; at most tasks.max-run-time, {spell_duration(longest)}, is expected",
+                f"found {spell_duration(run_time)}; expected at most tasks.max-run-time, {spell_duration(longest)},",
             )
     else:
         run_time = min(parse_duration(_DEFAULT_RUN_TIME), longest)
@@ -294,7 +294,7 @@ def _against_source(source: str) -> tuple[str, ...]:
 
 def _against_target(target: str) -> tuple[str, ...]:
     if os.path.normpath(target) != target:
-        return (f"found {target!r}; {os.path.normpath(target)!r} is the plain way to write it",)
+        return (f"found {target!r}; expected {os.path.normpath(target)!r}",)
     if target in _SANDBOX_TREES or _within(target, _SANDBOX_OWN):
         return (f"{target} is the sandbox's own; choose a target of its own, like /opt/<name>",)
     return ()
@@ -308,7 +308,7 @@ def _outputs(draft: Draft, at: Path) -> OutputRules:
     for index, pattern in enumerate(patterns):
         if any(segment in {"", ".", ".."} for segment in pattern.split("/")):
             draft.complain(
-                (*at, "allow", index), f"found {pattern!r}; a pattern without empty segments, '.' and '..' is expected"
+                (*at, "allow", index), f"found {pattern!r}; expected a pattern without empty segments, '.' and '..'"
             )
     expires: str | None = get("expires", None)
     rules = OutputRules(
