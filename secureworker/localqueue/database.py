@@ -15,6 +15,9 @@ Value: TypeAlias = str | int | None
 _FORMAT = 1
 """Of the tables. A database of another format is refused, not converted: it is a test's or a demo's."""
 
+_LOCKED_SECONDS = 0.5
+"""How long a server that ends at this moment is waited for."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tasks (
@@ -54,10 +57,10 @@ class Database:
     def __init__(self, directory: str | None) -> None:
         path = ":memory:" if directory is None else str(Path(directory) / "state.sqlite3")
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=_LOCKED_SECONDS, isolation_level=None)
             self._open(path)
         except sqlite3.Error as problem:
-            message = f"{path}: {problem}; give another --data directory, or remove the file to start afresh"
+            message = f"{path}: {problem}; end the local-queue that uses it, or give another --data directory"
             raise UnusableData(message) from problem
 
     def _open(self, path: str) -> None:
