@@ -1,5 +1,6 @@
 """What users install: the wheel made from the source distribution, in an environment of its own."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,14 @@ def test_the_wheel_holds_every_schema_and_every_policy(checkout: Path, installed
 
     assert there == {path.relative_to(checkout / source): path.read_bytes() for path in _files(checkout / source)}
     assert there
+
+
+def test_scripts_of_the_example_policies_can_be_executed_where_they_are_installed(installed: Path) -> None:
+    package = Path(_python(installed, "import secureworker; print(secureworker.__path__[0])"))
+    scripts = _files(package / "_policies" / "scripts")
+
+    assert scripts
+    assert [script.name for script in scripts if not os.access(script, os.X_OK)] == []
 
 
 def _files(directory: Path) -> list[Path]:
