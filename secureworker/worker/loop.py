@@ -47,6 +47,10 @@ class ClaimLoop:
         self._capacity = capacity
         self._tasks = tasks
         """Claim no more than this many in all; None: no limit."""
+        self._failures = 0
+        """Claims in a row that could not be made, for whatever reason."""
+        self._refusals = 0
+        """Claims in a row that were refused for our credentials."""
         self._running = 0
         self._claimed = 0
         self._run_ended = asyncio.Event()
@@ -67,37 +71,41 @@ class ClaimLoop:
         return Ended(reason, self._claimed, self._fault)
 
     async def _claim_until_told(self, runs: asyncio.TaskGroup) -> None:
-        failures = refusals = 0
         while not self._shutdown.begun and self._claimed != self._tasks:
             free = self._free_places()
             if not free:
                 await self._a_run_ends()
                 continue
-            asked = self._tools.clock.monotonic()
-            try:
-                # Never cancelled, whatever the operator asks for meanwhile: the answer may hold a claim.
-                answer = await self._queue.claim(free)
-            except AccessDenied as error:
-                refusals += 1
-                if refusals == REFUSALS:
-                    self._give_up(error, f"the Queue refused this worker's credentials {refusals} times")
-                else:
-                    await self._wait(refusals, error)
-            except ServiceError as error:
-                failures += 1
-                await self._wait(failures, error)
-            except SecureworkerError as error:
-                self._give_up(error, "claiming is not possible")
-            except Exception as error:
-                failures += 1
-                logger.exception("an error of the worker's own while claiming")
-                await self._wait(failures, error)
+            for place, run in enumerate(await self._ask(free)):
+                self._begin(run, runs, wanted=place < free)
+
+    async def _ask(self, free: int) -> tuple[ClaimedRun, ...]:
+        """Ask the Queue once; where that gives nothing, return only when it makes sense to ask again."""
+        asked = self._tools.clock.monotonic()
+        try:
+            # Never cancelled, whatever the operator asks for meanwhile: the answer may hold a claim.
+            answer = await self._queue.claim(free)
+        except AccessDenied as error:
+            self._refusals += 1
+            if self._refusals == REFUSALS:
+                self._give_up(error, f"the Queue refused this worker's credentials {REFUSALS} times")
             else:
-                failures = refusals = 0
-                for place, run in enumerate(answer):
-                    self._begin(run, runs, wanted=place < free)
-                if not answer:
-                    await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
+                await self._wait(error)
+            return ()
+        except ServiceError as error:
+            await self._wait(error)
+            return ()
+        except SecureworkerError as error:
+            self._give_up(error, "claiming is not possible")
+            return ()
+        except Exception as error:
+            logger.exception("an error of the worker's own while claiming")
+            await self._wait(error)
+            return ()
+        self._failures = self._refusals = 0
+        if not answer:
+            await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
+        return answer
 
     def _free_places(self) -> int:
         free = self._capacity - self._running
@@ -108,8 +116,9 @@ class ClaimLoop:
         self._run_ended.clear()
         await self._run_ended.wait()
 
-    async def _wait(self, failures: int, error: Exception) -> None:
-        pause = PAUSES_SECONDS[min(failures, len(PAUSES_SECONDS)) - 1]
+    async def _wait(self, error: Exception) -> None:
+        pause = PAUSES_SECONDS[min(self._failures, len(PAUSES_SECONDS) - 1)]
+        self._failures += 1
         logger.warning("cannot claim, trying again in %g s: %s", pause, error)
         await self._shutdown.pause(pause)
 

@@ -1,6 +1,7 @@
 """The claim loop: what it claims, when it stops claiming, and that nothing claimed is ever forgotten."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -64,7 +65,7 @@ def test_tasks_are_claimed_and_run_one_after_the_other() -> None:
     assert ended == Ended("all 4 tasks that were asked for are done", 4)
     assert [run.reports for run in runs] == [[Resolution.COMPLETED]] * 4
     lives = sorted((started, dead) for _, started, dead in world.sandbox.alive)
-    assert all(before[1] <= after[0] for before, after in zip(lives, lives[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(lives))
     assert set(world.queue.asked) == {1}
 
 
@@ -90,7 +91,7 @@ def test_more_than_was_asked_for_is_given_back() -> None:
         def __init__(self, runs: tuple[FakeRun, ...]) -> None:
             self.runs = runs
 
-        async def claim(self, count: int) -> tuple[FakeRun, ...]:
+        async def claim(self, _: int) -> tuple[FakeRun, ...]:
             return self.runs
 
     def generous() -> World:
@@ -317,7 +318,7 @@ def test_a_queue_that_does_not_hold_its_empty_answers_back_is_not_asked_in_a_tig
     class HastyQueue:
         asked = 0
 
-        async def claim(self, count: int) -> tuple[FakeRun, ...]:
+        async def claim(self, _: int) -> tuple[FakeRun, ...]:
             self.asked += 1
             return ()
 
