@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from secureworker.core.claim import parse_definition
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId, WorkerIdentity, WorkerPool
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
 from secureworker.host.beneath import open_beneath
@@ -117,10 +118,10 @@ class _Verification:
                 raise _NotVerified("its run id is no number")
             TaskId(body["taskId"])
             RunId(body["runId"])
-            pool = WorkerPool(body["task"]["provisionerId"], body["task"]["workerType"])
+            pool = parse_definition(body["task"]).pool
             WorkerIdentity(pool, body["workerGroup"], body["workerId"])
             self.artifacts = _artifacts(body["artifacts"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise _NotVerified(f"it is no chain of trust: {error}") from error
         self.body = body
         self.pool = pool
@@ -128,10 +129,8 @@ class _Verification:
 
     def subject(self) -> str:
         """4. It is about the task, run and pool that were asked for, and agrees with the definition it holds."""
-        body, task = self.body, self.body["task"]
+        body = self.body
         wrong = []
-        if task.get("taskQueueId", str(self.pool)) != str(self.pool):
-            wrong.append("its task definition names two pools")
         if body["workerType"] != self.pool.worker_type:
             wrong.append(f"the worker's type is not that of its task's pool, {self.pool}")
         for what, asked, found in (
