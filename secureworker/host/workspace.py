@@ -163,24 +163,30 @@ def _fill(home: str, workspace: Workspace, plan: Plan) -> None:
         for path in (workspace.scripts, workspace.bundle):
             files.make_directory(path, mode=0o711)
         files.make_directory(workspace.spool, mode=0o700)
-        files.make_directory(workspace.task, mode=0o755, owner=uid)
+        # Not the script's: so it cannot put a link where `artifacts` is, to be followed when outputs are sealed.
+        files.make_directory(workspace.task, mode=0o755)
         for path in (WORK_DIR, ARTIFACT_DIR, f"{ARTIFACT_DIR}/public", f"{ARTIFACT_DIR}/public/logs"):
             files.make_directory(inside(path), mode=0o755, owner=uid)
         # 0700: gpg and ssh refuse a home that others can enter.
         files.make_directory(inside(HOME_DIR), mode=0o700, owner=uid)
-        contract: list[tuple[str, object]] = [
-            (f"{WORK_DIR}/task.json", plan.task),
-            (f"{WORK_DIR}/current_task_info.json", {"runId": int(plan.run_id), "taskId": str(plan.task_id)}),
-        ]
-        if plan.config is not None:
-            defaults = {"work_dir": WORK_DIR, "artifact_dir": ARTIFACT_DIR, "verbose": False}
-            contract.append((CONFIG_FILE, defaults | dict(plan.config)))
-        for path, content in contract:
+        for path, content in _contract(plan):
             files.write_new(inside(path), files.as_json(content), mode=0o644, owner=uid)
     except OSError as error:
         raise HostError(f"the workspace {home} cannot be made: {error.strerror}; is the disk full?") from error
     for index, pin in enumerate(plan.pinned):
         _copy_pinned(pin, pinned_copy(workspace.scripts, index))
+
+
+def _contract(plan: Plan) -> list[tuple[str, object]]:
+    """Give the files that scripts rely on, by their paths inside."""
+    contract: list[tuple[str, object]] = [
+        (f"{WORK_DIR}/task.json", plan.task),
+        (f"{WORK_DIR}/current_task_info.json", {"runId": int(plan.run_id), "taskId": str(plan.task_id)}),
+    ]
+    if plan.config is not None:
+        defaults = {"work_dir": WORK_DIR, "artifact_dir": ARTIFACT_DIR, "verbose": False}
+        contract.append((CONFIG_FILE, defaults | dict(plan.config)))
+    return contract
 
 
 def _copy_pinned(pin: PinnedFile, target: str) -> None:

@@ -1,0 +1,165 @@
+"""The `Sandbox` port on an OCI runtime."""
+
+import asyncio
+import fcntl
+import functools
+import hashlib
+import logging
+import os
+import stat
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from secureworker.core.errors import SandboxError
+from secureworker.core.outcome import Execution
+from secureworker.core.plan import Plan
+from secureworker.host import files
+from secureworker.host.workspace import RUN_DIR
+from secureworker.ports import TaskLog, Workspace
+from secureworker.sandbox import kernel, survey
+from secureworker.sandbox.cgroups import Version
+from secureworker.sandbox.delegation import find_hierarchy
+from secureworker.sandbox.life import Engine, Life, Stopped
+from secureworker.sandbox.runtime import Containers
+
+logger = logging.getLogger(__name__)
+
+_MOST_RUNS = 64
+"""Threads: one per run that is under way. Far beyond what one host's runs take otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """What an operator may choose."""
+
+    state_dir: str
+    """The worker's own directory. Its path is what this worker's groups and containers are known by: what is swept at
+    start is what an earlier worker with the same directory left, and nothing else."""
+    runtime: str | None = None
+    """Name or path of the OCI runtime; None for the better one that is installed."""
+    run_dir: str = RUN_DIR
+    """For generated roots and the runtime's books; emptied at boot. Every directory above lets others pass."""
+    secrets: tuple[str, ...] = ()
+    """Files the self-test shows to be out of reach: the signing key, the policy, credentials."""
+
+
+class OciSandbox:
+    """Runs plans in containers. Made by `open_sandbox`."""
+
+    def __init__(self, engine: Engine, settings: SandboxSettings, threads: ThreadPoolExecutor) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._threads = threads
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the runtime."""
+        return self._engine.facts.runtime
+
+    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:
+        """See `ports.Sandbox`. A second cancellation cuts the grace short.
+
+        Raises:
+            SandboxError: the container could not be made or is not what was asked for; the script did not run.
+            Stop: `DISK_LIMIT`.
+        """
+        life = Life(plan, workspace, log, self._engine)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, life.live)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            life.stop()
+            while not running.done():
+                try:
+                    await asyncio.wait((running,))
+                except asyncio.CancelledError:
+                    life.stop()
+            error = running.exception()
+            if error is not None and not isinstance(error, Stopped):
+                # The cancellation has the last word; but the operator should know.
+                logger.warning("stopping %s/%s: %s", plan.task_id, plan.run_id, error)
+            raise
+
+    async def self_test(self) -> tuple[str, ...]:
+        """See `ports.Sandbox`."""
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def open_sandbox(settings: SandboxSettings) -> AsyncIterator[OciSandbox]:
+    """Check the host, sweep what an earlier worker left, and give the sandbox.
+
+    This process becomes a child subreaper, and in a delegated cgroup of version 2 moves into a leaf of its own.
+
+    Raises:
+        SandboxError: something is missing, with how to get it; or another worker uses the same `state_dir`.
+    """
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(_MOST_RUNS, thread_name_prefix="sandbox"))
+        engine = await asyncio.get_running_loop().run_in_executor(threads, functools.partial(_prepare, settings, stack))
+        yield OciSandbox(engine, settings, threads)
+
+
+def _prepare(settings: SandboxSettings, stack: ExitStack) -> Engine:
+    if os.geteuid() != 0:
+        raise SandboxError("rootless not yet")
+    name = instance_name(settings.state_dir)
+    hierarchy = find_hierarchy(name)
+    chosen = survey.find_runtime(settings.runtime, unified=hierarchy.version is Version.V2)
+    facts = survey.survey(chosen)
+    home = f"{settings.run_dir}/{name}"
+    _make_home(home)
+    stack.callback(os.close, _lock(home))
+    containers = Containers(chosen, f"{home}/containers")
+    engine = Engine(facts, containers, hierarchy, f"{home}/roots")
+    sweep(engine)
+    kernel.become_subreaper()
+    stack.callback(hierarchy.remove)
+    return engine
+
+
+def _make_home(home: str) -> None:
+    """Make the directory, and see that the container's ids can get to what is in it."""
+    try:
+        os.makedirs(home, mode=0o711, exist_ok=True)
+    except OSError as error:
+        raise SandboxError(f"{home} cannot be made: {error.strerror}; choose another run directory") from error
+    directory = home
+    while directory != "/":
+        if not os.stat(directory).st_mode & stat.S_IXOTH:
+            raise SandboxError(
+                f"{directory} lets only its owner pass, so that the container's ids cannot get to {home}; "
+                f"choose another run directory, or chmod o+x {directory}"
+            )
+        directory = os.path.dirname(directory)
+
+
+def _lock(home: str) -> int:
+    """Make sure that we are the only worker of this name; give the descriptor that holds the lock."""
+    lock = os.open(f"{home}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SandboxError(
+            "another worker uses the same state directory, and is running; stop it, or choose another directory"
+        ) from None
+    return lock
+
+
+def instance_name(state_dir: str) -> str:
+    """Give the name of this worker's level among control groups and below `run_dir`."""
+    return f"secureworker-{hashlib.sha256(os.fsencode(os.path.realpath(state_dir))).hexdigest()[:12]}"
+
+
+def sweep(engine: Engine) -> None:
+    """Kill and remove all that an earlier worker of this name left: processes, control groups, roots, books."""
+    killed = engine.hierarchy.sweep()
+    if killed:
+        logger.warning("removed %d containers that an earlier worker left", killed)
+    for path in (engine.roots, engine.containers.state):
+        files.remove_tree(path)
+        # Roots have to be passed by the container's ids; the runtime's books are nobody's business.
+        files.make_directory(path, mode=0o711 if path == engine.roots else 0o700)
