@@ -1,0 +1,104 @@
+"""The real Queue as one worker of one pool: the port `Queue`."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import final
+
+import aiohttp
+
+from secureworker.core.claim import Credentials, Json, parse_claim, parse_credentials, parse_run
+from secureworker.core.errors import SecureworkerError, ServiceError, SettingsError
+from secureworker.core.ids import WorkerIdentity
+from secureworker.ports import Clock
+from secureworker.queue.answers import BoundedResponse
+from secureworker.queue.calls import Calls, Refused
+from secureworker.queue.claimed import TaskclusterRun
+
+logger = logging.getLogger(__name__)
+
+CLAIM_TIMEOUT_SECONDS = 60.0
+"""The Queue holds an empty answer back for 20 s; one that is given up on may hold a claim, so this is generous."""
+_UNAUTHORIZED = (401, 403)
+
+
+@final
+class TaskclusterQueue:
+    """Claims tasks of one pool as one worker."""
+
+    def __init__(self, identity: WorkerIdentity, credentials: Credentials, calls: Calls) -> None:
+        self._identity = identity
+        self._credentials = credentials
+        self._calls = calls
+
+    async def claim(self, count: int) -> tuple[TaskclusterRun, ...]:
+        """Long-poll for tasks. A claim that cannot be understood is resolved here, and not given.
+
+        Raises:
+            AccessDenied: the worker's credentials are refused.
+            SettingsError: the Queue says that pool, group or id are malformed.
+            ServiceError: not now.
+        """
+        body = {"workerGroup": self._identity.worker_group, "workerId": self._identity.worker_id, "tasks": count}
+        try:
+            # One attempt: a second one would make an operator's request to end wait for both.
+            answer = await self._calls.make(
+                "claimWork",
+                self._own_credentials,
+                str(self._identity.pool),
+                body,
+                timeout=CLAIM_TIMEOUT_SECONDS,
+                attempts=1,
+            )
+        except Refused as refused:
+            if refused.status in _UNAUTHORIZED:
+                raise refused.as_ours() from refused
+            raise SettingsError(f"the Queue does not take this worker's requests: {refused}") from refused
+        tasks = answer.get("tasks")
+        if not isinstance(tasks, list):
+            raise ServiceError("claimWork: the answer has no list of tasks")
+        return tuple([run for task in tasks if (run := await self._take(task)) is not None])
+
+    def _own_credentials(self) -> Credentials:
+        return self._credentials
+
+    async def _take(self, task: Json) -> TaskclusterRun | None:
+        document = task if isinstance(task, dict) else {}
+        try:
+            claim = parse_claim(document, self._identity)
+        except ValueError as error:
+            logger.error("a claim cannot be understood: %s", error)  # noqa: TRY400 - the sentence says it all
+            await self._resolve_unread(document)
+            return None
+        return TaskclusterRun(claim, self._calls)
+
+    async def _resolve_unread(self, document: dict[str, Json]) -> None:
+        """Resolve a run of which nothing is known but its number and credentials: claimed is not forgotten."""
+        try:
+            task_id, run_id = parse_run(document)
+            given = document.get("credentials")
+            credentials = parse_credentials(given if isinstance(given, dict) else {})
+            await self._calls.make(
+                "reportException", lambda: credentials, str(task_id), str(int(run_id)), {"reason": "internal-error"}
+            )
+            logger.error("%s/%d: resolved internal-error, as its claim could not be understood", task_id, run_id)
+        except (ValueError, Refused, SecureworkerError) as error:
+            logger.error("a claim could neither be understood nor resolved, it will expire: %s", error)  # noqa: TRY400 - the sentence says it all
+
+
+@asynccontextmanager
+async def connect(
+    root_url: str, identity: WorkerIdentity, credentials: Credentials, clock: Clock
+) -> AsyncIterator[TaskclusterQueue]:
+    """Give the Queue at `root_url`, with connections that end with this context. No request is made."""
+    async with open_session() as session:
+        yield TaskclusterQueue(identity, credentials, Calls(root_url, session, clock))
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Make the session all calls of the Queue go through."""
+    return aiohttp.ClientSession(
+        response_class=BoundedResponse,
+        # The whole of an attempt is timed by `Calls`.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+    )
