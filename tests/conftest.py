@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A test's time says more about the machine than about the code: hypothesis's 200 ms per example make tests flicker.
+settings.register_profile("secureworker", deadline=None)
+settings.load_profile("secureworker")
 
 CHECKOUT = Path(__file__).parent.parent
 
