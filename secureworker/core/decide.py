@@ -7,7 +7,7 @@ without anything being run. A task is refused with all reasons at once, each wit
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from secureworker.core.claim import Claim, Json, TaskDefinition
 from secureworker.core.ids import WorkerIdentity
@@ -139,6 +139,8 @@ def _choose(scopes: tuple[str, ...], policy: Policy) -> ScriptRule | Reason:
             case ScopeEquals(prefix, equals):
                 by_scope[prefix + equals] = rule
                 prefixes[prefix] = None
+            case _:
+                assert_never(rule.when)
     # A pattern that reaches into a prefix from above names every action below it: it counts as one of them.
     naming = tuple(
         scope for scope in dict.fromkeys(scopes) if any(overlaps(f"{prefix}*", scope) for prefix in prefixes)

@@ -334,11 +334,11 @@ def _check(schema: Mapping[str, Json]) -> None:
     excess = too_much(schema)
     if excess:
         raise BadSchema(excess)
+    _check_patterns(schema, ())
     try:
         _dialect_of(schema).check_schema(schema)
     except SchemaError as error:
         raise BadSchema(f"found {show(error.instance)}; this is no JSON schema", tuple(error.absolute_path)) from error
-    _check_patterns(schema, ())
 
 
 def _check_patterns(schema: object, path: Path) -> None:

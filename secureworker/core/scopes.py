@@ -37,11 +37,16 @@ def unsatisfied(granted: Iterable[str], required: Iterable[str]) -> tuple[str, .
 def intersect(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
     """Give the scopes that both satisfy: of each overlapping pair the narrower one, sorted, none of them redundant."""
     others = tuple(other)
-    narrower = {
-        right if pattern_covers(left, right) else left for left in one for right in others if overlaps(left, right)
+    # Two that cover each other are `a*` and `a**`: the latter stands for less, namely what begins with `a*`.
+    common = {
+        max((each for each in (left, right) if pattern_covers(left, each) and pattern_covers(right, each)), key=len)
+        for left in one
+        for right in others
+        if overlaps(left, right)
     }
-    return tuple(
-        sorted(
-            scope for scope in narrower if not any(wide != scope and pattern_covers(wide, scope) for wide in narrower)
-        )
-    )
+    ordered = sorted(common, key=len)
+    kept: list[str] = []
+    for scope in ordered:
+        if not satisfies(kept, scope):
+            kept.append(scope)
+    return tuple(sorted(kept))

@@ -68,6 +68,11 @@ def test_the_intersection_keeps_the_narrower_of_each_pair_and_nothing_redundant(
     assert intersect(["a:*", "b", "c*"], ["a:x*", "a:xy", "b*", "d"]) == ("a:x*", "b")
 
 
+def test_the_intersection_of_a_star_and_two_is_the_narrower() -> None:
+    assert intersect(["a*"], ["a**"]) == ("a**",)
+    assert intersect(["a**"], ["a*"]) == ("a**",)
+
+
 @given(SCOPES, SCOPES, SCOPES)
 def test_covering_is_transitive(one: str, two: str, three: str) -> None:
     if pattern_covers(one, two) and pattern_covers(two, three):
