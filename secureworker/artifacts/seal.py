@@ -70,7 +70,7 @@ def _seal(rules: OutputRules, workspace: Workspace, abandoned: threading.Event) 
                 return []
             found = find_outputs(root, rules)
             targets = [f"{workspace.spool}/{number:06d}" for number in range(len(found))]
-            copies = _copy_all(root, found, targets, abandoned)
+            copies = copy_all(root, found, targets, abandoned)
     except OSError as error:
         raise HostError(f"the outputs cannot be sealed: {error}; check the disk of the workspaces") from error
     logger.debug("sealed %d outputs, %d bytes", len(found), sum(copy.size for copy in copies))
@@ -103,12 +103,19 @@ def _artifact_directory(task: str) -> Iterator[int | None]:
         os.close(root)
 
 
-def _copy_all(root: int, found: tuple[Found, ...], targets: list[str], abandoned: threading.Event) -> list[Copy]:
-    """Copy several at a time; refuse at the end, with all that were not what the walk saw."""
+def copy_all(root: int, found: tuple[Found, ...], targets: list[str], abandoned: threading.Event) -> list[Copy]:
+    """Copy several at a time. Blocking.
+
+    Raises:
+        BadArtifact: some are not what the walk saw; all of them are named.
+        Abandoned: nobody waits for the copies.
+        OSError: of this host.
+    """
     offences = Offences()
+    failed = threading.Event()
 
     def copy(one: Found, target: str) -> Copy | None:
-        if abandoned.is_set():
+        if abandoned.is_set() or failed.is_set():
             raise Abandoned
         try:
             return _copy_one(root, one, target, abandoned)
@@ -121,7 +128,7 @@ def _copy_all(root: int, found: tuple[Found, ...], targets: list[str], abandoned
             copies = list(pool.map(copy, found, targets))
         except BaseException:
             # The first that raised ends it: the others must not go on to fill a full disk.
-            abandoned.set()
+            failed.set()
             raise
     offences.raise_any()
     return [one for one in copies if one is not None]

@@ -88,13 +88,13 @@ def shown(path: bytes) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."  # noqa: PLR2004 - a line of a log
 
 
-def find_outputs(root: int, rules: OutputRules) -> tuple[Found, ...]:
+def find_outputs(root: int, rules: OutputRules, *, max_entries: int = MAX_ENTRIES) -> tuple[Found, ...]:
     """Walk the directory open as `root`; give its files by ascending name.
 
     Raises:
         BadArtifact: something in it may not be published; all such things are named.
     """
-    walk = _Walk(root, rules)
+    walk = _Walk(root, rules, max_entries)
     walk.run()
     walk.offences.raise_any()
     return tuple(sorted(walk.files, key=lambda found: found.name))
@@ -103,7 +103,7 @@ def find_outputs(root: int, rules: OutputRules) -> tuple[Found, ...]:
 class _Walk:
     """One walk; exists to be run once."""
 
-    def __init__(self, root: int, rules: OutputRules) -> None:
+    def __init__(self, root: int, rules: OutputRules, max_entries: int) -> None:
         self.root = root
         self.rules = rules
         self.offences = Offences()
@@ -111,6 +111,7 @@ class _Walk:
         self.total = 0
         self._pending = [b""]
         self._entries = 0
+        self._max_entries = max_entries
 
     def run(self) -> None:
         """Look at every directory; stop early where there are more entries, or files, than could be published."""
@@ -130,8 +131,8 @@ class _Walk:
                 os.close(directory)
 
     def _within_limits(self) -> bool:
-        if self._entries > MAX_ENTRIES:
-            self.offences.add("", f"there are more than {MAX_ENTRIES} files and directories; publish fewer")
+        if self._entries > self._max_entries:
+            self.offences.add("", f"there are more than {self._max_entries} files and directories; publish fewer")
             return False
         if len(self.files) > self.rules.max_count:
             self.offences.add("", f"there are more than {self.rules.max_count} outputs, the rule's limit")
@@ -146,7 +147,7 @@ class _Walk:
             for entry in entries:
                 self._entries += 1
                 # Checked per entry too: one directory may hold millions.
-                if self._entries > MAX_ENTRIES or len(self.files) > self.rules.max_count:
+                if self._entries > self._max_entries or len(self.files) > self.rules.max_count:
                     break
                 below = (path + b"/" if path else b"") + os.fsencode(entry.name)
                 try:

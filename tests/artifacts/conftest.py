@@ -1,0 +1,54 @@
+"""A workspace as the sandbox leaves it, and a storage to upload to."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from secureworker.artifacts.store import HttpArtifactStore, UploadSettings
+from secureworker.host.http import open_session
+from secureworker.ports import Workspace
+from tests.artifacts.storage import S3, HurriedClock, UploadRun
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    places = {name: tmp_path / name for name in ("task", "scripts", "spool", "bundle")}
+    for place in places.values():
+        place.mkdir()
+    (places["task"] / "artifacts" / "public" / "logs").mkdir(parents=True)
+    return Workspace(**{name: str(place) for name, place in places.items()}, uid=1000)
+
+
+@pytest.fixture
+def outputs(workspace: Workspace) -> Path:
+    """Give the directory that the script writes to."""
+    return Path(workspace.task) / "artifacts"
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[S3]:
+    async with S3() as storage:
+        yield storage
+
+
+@pytest.fixture
+def run(storage: S3) -> UploadRun:
+    return UploadRun(storage)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with open_session() as session:
+        yield session
+
+
+@pytest.fixture
+async def clock() -> HurriedClock:
+    return HurriedClock()
+
+
+@pytest.fixture
+async def store(session: aiohttp.ClientSession, clock: HurriedClock) -> HttpArtifactStore:
+    return HttpArtifactStore(session, clock, UploadSettings("https://tc.example.com"))
