@@ -217,7 +217,8 @@ class HttpArtifactStore:
             if not isinstance(done, NotStored):
                 return done
             if not done.again or number >= self._settings.attempts:
-                raise ServiceError(f"the artifact {name} could not be stored in {number} attempts: {done.why}")
+                attempts = f"attempt {number} of {self._settings.attempts}"
+                raise ServiceError(f"the artifact {name} could not be stored, {attempts}: {done.why}")
             logger.info("%s is not stored yet, attempt %d: %s", name, number, done.why)
             # Spread over half the time, so that workers that failed together do not come back together.
             longest = min(2.0 ** (number - 1), _LONGEST_WAIT_SECONDS)

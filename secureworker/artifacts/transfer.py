@@ -82,7 +82,9 @@ async def put(
     try:
         address = URL(url, encoded=True)
     except ValueError:
-        return NotStored("the URL to upload to is no URL", again=False)
+        address = URL()
+    if address.scheme not in {"http", "https"} or not address.host:
+        return NotStored("the URL to upload to is none of http or https", again=False)
     source = _Source(body)
     try:
         async with asyncio.timeout(stall_seconds) as watch:
@@ -105,7 +107,7 @@ async def put(
         # Neither str(error) nor error.strerror: aiohttp puts the URL into both.
         number = error.errno if isinstance(error, OSError) else None
         told = os.strerror(number) if number else type(error).__name__
-        return NotStored(f"the connection failed: {told}", again=not isinstance(error, aiohttp.InvalidURL))
+        return NotStored(f"the connection failed: {told}", again=True)
 
 
 def _judge(status: int, text: bytes) -> NotStored:

@@ -17,10 +17,8 @@ from secureworker.core.outcome import Resolution
 from secureworker.ports import (
     ArtifactRequest,
     NoTarget,
-    ObjectTarget,
     PutTarget,
     StorageError,
-    StorageObject,
     UploadTarget,
 )
 from secureworker.testing import FakeClock, a_claim
@@ -61,7 +59,7 @@ class S3:
         application = web.Application(client_max_size=2**40)
         application.router.add_route("*", "/{name:.*}", self._answer)
         self._server = TestServer(application)
-        await self._server.start_server(shutdown_timeout=0.1)
+        await self._server.start_server(shutdown_timeout=0.1, auto_decompress=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -121,7 +119,8 @@ class UploadRun:
         self.claim: Claim = a_claim()
         self.created: list[ArtifactRequest] = []
         self.finished: list[tuple[str, str]] = []
-        self.object_target: ObjectTarget | None = None
+        self.target: UploadTarget | None = None
+        """Given to every request instead of a URL of the storage's, where it is set."""
         self.failure: Exception | None = None
         self._storage = storage
 
@@ -145,11 +144,8 @@ class UploadRun:
         match request:
             case StorageError():
                 return NoTarget()
-            case StorageObject():
-                assert self.object_target is not None
-                return self.object_target
             case _:
-                return PutTarget(self._storage.url(request.name))
+                return self.target or PutTarget(self._storage.url(request.name))
 
     async def finish_artifact(self, name: ArtifactName, upload_id: str) -> None:
         self.finished.append((name, upload_id))
