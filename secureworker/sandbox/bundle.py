@@ -7,7 +7,7 @@ that differs between runs, not by replacing strings in the result: so it is exac
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from secureworker.core.errors import SandboxError
@@ -31,8 +31,11 @@ CPU_PERIOD_MICROSECONDS = 100_000
 # Recursive forms beside the plain ones: crun before 1.11.1 drops nosuid, nodev and noexec on read-write binds in a
 # user namespace, and runc applies the plain forms to the topmost mount only.
 _NO_PRIVILEGE = ["nosuid", "nodev", "rnosuid", "rnodev"]
-_BIND_READ_ONLY = ["rbind", "rprivate", "ro", "rro", *_NO_PRIVILEGE]
-_BIND_READ_WRITE = ["bind", "rprivate", "rw", *_NO_PRIVILEGE]
+_TREE_READ_ONLY = ["rbind", "rprivate", "ro", "rro", *_NO_PRIVILEGE]
+_TREE_READ_WRITE = ["rbind", "rprivate", "rw", *_NO_PRIVILEGE]
+# crun takes recursive options for directories only.
+_FILE_READ_ONLY = ["bind", "rprivate", "ro", "nosuid", "nodev"]
+_FILE_READ_WRITE = ["bind", "rprivate", "rw", "nosuid", "nodev"]
 
 # Kernels that know `subset=pid` (5.8) show none of these; for the others, and for what a later kernel adds.
 MASKED_PATHS = (
@@ -77,7 +80,7 @@ def make_bundle(plan: Plan, place: Place, facts: HostFacts) -> Bundle:
     """
     mounts = _mounts(plan, place, facts)
     config = _canonical(_config(plan, place, facts))
-    template = _canonical(_config(plan, TEMPLATE, facts))
+    template = _canonical(_config(plan, replace(TEMPLATE, directories=place.directories), facts))
     return Bundle(
         config=config,
         sha256=_sha256(config),
@@ -183,19 +186,23 @@ def _own_mounts(plan: Plan, place: Place, facts: HostFacts) -> Iterator[dict[str
     # uid and gid too: runc 1.1 ignores the mode, and gives that of the mount point.
     yield _mount(SHM, "tmpfs", "tmpfs", [*_tmpfs(), "noexec", f"size={SHM_BYTES}", "nr_inodes=1024"])
     yield _mount(TMP, "tmpfs", "tmpfs", [*_tmpfs(), tmp, f"nr_inodes={TMP_FILES}"])
-    yield _mount("/usr", "bind", "/usr", _BIND_READ_ONLY)
-    for path in facts.etc_binds:
-        yield _mount(path, "bind", path, [*_BIND_READ_ONLY, "noexec", "rnoexec"])
-    yield _mount(TASK_DIR, "bind", place.task, _BIND_READ_WRITE)
+    yield _mount("/usr", "bind", "/usr", _TREE_READ_ONLY)
+    for path in facts.etc_directories:
+        yield _mount(path, "bind", path, [*_TREE_READ_ONLY, "noexec", "rnoexec"])
+    for path in facts.etc_files:
+        yield _mount(path, "bind", path, [*_FILE_READ_ONLY, "noexec"])
+    yield _mount(TASK_DIR, "bind", place.task, _TREE_READ_WRITE)
 
 
 def _plan_mounts(plan: Plan, place: Place, facts: HostFacts) -> Iterator[dict[str, Any]]:
     for mount in plan.mounts:
-        options = _BIND_READ_ONLY if mount.read_only else _BIND_READ_WRITE
+        tree = mount.source in place.directories
+        read_only, read_write = (_TREE_READ_ONLY, _TREE_READ_WRITE) if tree else (_FILE_READ_ONLY, _FILE_READ_WRITE)
+        options = read_only if mount.read_only else read_write
         yield _mount(_allowed_target(mount.target, facts), "bind", mount.source, options)
     for index, pin in enumerate(plan.pinned):
         source = pinned_copy(place.scripts, index)
-        yield _mount(_allowed_target(pin.path, facts), "bind", source, _BIND_READ_ONLY)
+        yield _mount(_allowed_target(pin.path, facts), "bind", source, _FILE_READ_ONLY)
 
 
 def _allowed_target(path: str, facts: HostFacts) -> str:

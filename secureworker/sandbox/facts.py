@@ -20,8 +20,10 @@ class HostFacts:
     """Path of a static tini, the same inside and outside: it lies in `/usr`."""
     root_links: tuple[tuple[str, str], ...]
     """(name, target) of the links in `/` that merge it with `/usr`: ("/bin", "usr/bin")."""
-    etc_binds: tuple[str, ...]
-    """Files and directories of `/etc` that programs need and that hold no secret, as far as they exist."""
+    etc_directories: tuple[str, ...]
+    """Directories of `/etc` that programs need and that hold no secret, as far as they exist."""
+    etc_files: tuple[str, ...]
+    """The same of files."""
     hard_limits: Mapping[str, int]
     """The worker's own hard limits by their names in OCI configs: it may not be allowed to give more."""
     seccomp: Mapping[str, Any]
@@ -50,6 +52,8 @@ class Place:
     task_id: str
     run_id: str
     task_group_id: str
+    directories: frozenset[str] = frozenset()
+    """Sources of the plan's mounts that are directories, not files. Equal between the runs of a rule."""
 
     @property
     def container_root(self) -> int:

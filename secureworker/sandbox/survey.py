@@ -85,7 +85,8 @@ def survey(chosen: Runtime) -> HostFacts:
         machine=machine,
         init=find_init(),
         root_links=root_links(),
-        etc_binds=tuple(path for path in _ETC_BINDS if os.path.exists(path)),
+        etc_directories=tuple(path for path in _ETC_BINDS if os.path.isdir(path)),
+        etc_files=tuple(path for path in _ETC_BINDS if os.path.isfile(path)),
         hard_limits=hard_limits(),
         seccomp=profile,
     )
