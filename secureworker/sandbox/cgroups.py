@@ -90,9 +90,15 @@ class Hierarchy:
             raise SandboxError(f"the control group {error.filename} cannot be made: {error.strerror}") from error
         return group
 
+    def leftovers(self) -> tuple[str, ...]:
+        """Give the names of the groups that exist."""
+        return tuple(
+            sorted({name for base in self.bases.values() if os.path.isdir(base) for name in _subdirectories(base)})
+        )
+
     def sweep(self) -> int:
         """Kill and remove what an earlier worker left; give the number of groups."""
-        names = {name for base in self.bases.values() if os.path.isdir(base) for name in _subdirectories(base)}
+        names = self.leftovers()
         for name in names:
             directories = {c: f"{base}/{name}" for c, base in self.bases.items() if os.path.isdir(f"{base}/{name}")}
             Group(self.version, directories, {}).remove()

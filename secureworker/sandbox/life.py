@@ -179,7 +179,7 @@ class Life:
         if guard.excess:
             raise Stop(StopReason.DISK_LIMIT, guard.excess)
         if group.out_of_memory_kills():
-            status = KilledBySignal(signal.SIGKILL, out_of_memory=True)
+            status = KilledBySignal(int(signal.SIGKILL), out_of_memory=True)
         return Execution(
             status=status,
             started=started,
