@@ -82,7 +82,7 @@ class ObjectService:
                 answer = await getattr(client, method)(target.object_name, asked)
         except TimeoutError:
             return NotStored(f"the object service did not answer {method} in {_CALL_SECONDS:g} s", again=True)
-        except exceptions.TaskclusterRestFailure as error:
+        except (exceptions.TaskclusterRestFailure, exceptions.TaskclusterAuthFailure) as error:
             again = error.status_code == _RETRIED_STATUS or error.status_code >= _SERVER_ERRORS
             return NotStored(f"the object service answered {error.status_code} to {method}", again=again)
         except aiohttp.ClientResponseError as error:

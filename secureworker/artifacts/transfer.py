@@ -90,8 +90,7 @@ async def put(
         async with asyncio.timeout(stall_seconds) as watch:
             async with session.put(
                 address,
-                # Content-Length is always said: S3 refuses chunked encoding.
-                headers={**headers, "Content-Length": str(body.size)},
+                headers=_with_length(headers, body.size),
                 data=source.blocks(watch, stall_seconds) if body.size else b"",
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -108,6 +107,12 @@ async def put(
         number = error.errno if isinstance(error, OSError) else None
         told = os.strerror(number) if number else type(error).__name__
         return NotStored(f"the connection failed: {told}", again=True)
+
+
+def _with_length(headers: Mapping[str, str], size: int) -> dict[str, str]:
+    """Say the length, once: S3 refuses chunked encoding, and the Object service names it among its headers too."""
+    kept = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+    return {**kept, "Content-Length": str(size)}
 
 
 def _judge(status: int, text: bytes) -> NotStored:

@@ -1,15 +1,21 @@
 """A workspace as the sandbox leaves it, and a storage to upload to."""
 
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from secureworker.artifacts.store import HttpArtifactStore, UploadSettings
+from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.host.http import open_session
-from secureworker.ports import Workspace
+from secureworker.ports import Artifact, Workspace
+from secureworker.testing import EPOCH
 from tests.artifacts.storage import S3, HurriedClock, UploadRun
+
+Sealed = Callable[..., Artifact]
 
 
 @pytest.fixture
@@ -52,3 +58,17 @@ async def clock() -> HurriedClock:
 @pytest.fixture
 async def store(session: aiohttp.ClientSession, clock: HurriedClock) -> HttpArtifactStore:
     return HttpArtifactStore(session, clock, UploadSettings("https://tc.example.com"))
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Sealed:
+    """Give a function that puts content into a spool, as sealing does."""
+
+    def seal(name: str, content: bytes, content_type: str = "application/octet-stream") -> Artifact:
+        path = tmp_path / hashlib.sha256(name.encode()).hexdigest()
+        path.write_bytes(content)
+        digest = Sha256(hashlib.sha256(content).hexdigest())
+        expires = EPOCH + timedelta(days=1)
+        return Artifact(ArtifactName(name), len(content), digest, str(path), content_type, expires)
+
+    return seal

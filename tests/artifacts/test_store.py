@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,27 +14,13 @@ from aiohttp import web
 
 from secureworker.artifacts.store import MAX_MESSAGE, HttpArtifactStore, UploadSettings
 from secureworker.core.errors import HostError, ServiceError, Stop, StopReason
-from secureworker.core.ids import ArtifactName, Sha256
-from secureworker.ports import Artifact, NoTarget, PutTarget, SignedFile, StorageError, StorageS3, UploadTarget
+from secureworker.core.ids import ArtifactName
+from secureworker.ports import NoTarget, PutTarget, SignedFile, StorageError, StorageS3, UploadTarget
 from secureworker.testing import EPOCH
+from tests.artifacts.conftest import Sealed
 from tests.artifacts.storage import EXPIRED, S3, TOO_SLOW, HurriedClock, UploadRun
 
 MIB = 2**20
-Sealed = Callable[..., Artifact]
-
-
-@pytest.fixture
-def sealed(tmp_path: Path) -> Sealed:
-    """Give a function that puts content into a spool, as sealing does."""
-
-    def seal(name: str, content: bytes, content_type: str = "application/octet-stream") -> Artifact:
-        path = tmp_path / hashlib.sha256(name.encode()).hexdigest()
-        path.write_bytes(content)
-        digest = Sha256(hashlib.sha256(content).hexdigest())
-        expires = EPOCH + timedelta(days=1)
-        return Artifact(ArtifactName(name), len(content), digest, str(path), content_type, expires)
-
-    return seal
 
 
 def quick_to_stall(session: aiohttp.ClientSession, clock: HurriedClock) -> HttpArtifactStore:
