@@ -28,6 +28,11 @@ def load() -> Mapping[str, Any]:
     return profile
 
 
+def knows(machine: str) -> bool:
+    """Whether there is a filter for `machine`, as `platform.machine()` says it."""
+    return machine in _ARCHITECTURES
+
+
 def oci(profile: Mapping[str, Any], machine: str) -> dict[str, Any]:
     """Give `linux.seccomp` of an OCI config.
 
