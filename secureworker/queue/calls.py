@@ -8,7 +8,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 import aiohttp
@@ -29,16 +28,12 @@ PAUSES_SECONDS = (0.2, 1.0, 3.0, 8.0)
 Answer: TypeAlias = dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
 class Refused(Exception):
     """The service understood, and will not: an answer of 400 to 499, but 429. Never leaves this package."""
 
-    call: str
-    status: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.call}: {self.status}: {self.message}"
+    def __init__(self, call: str, status: int, message: str) -> None:
+        super().__init__(f"{call}: {status}: {message}")
+        self.status = status
 
     def as_ours(self) -> SecureworkerError:
         """Give the error of our own tree for an answer that no rule of the call speaks of."""
@@ -46,6 +41,10 @@ class Refused(Exception):
             return AccessDenied(str(self))
         # Whatever the others mean, the same request again means the same: something here is wrong.
         return Defect(f"the Queue refuses what this worker asks: {self}")
+
+
+_JITTER = random.SystemRandom().random
+"""0 to 1."""
 
 
 @final
@@ -57,7 +56,7 @@ class Calls:
         root_url: str,
         session: aiohttp.ClientSession,
         clock: Clock,
-        jitter: Callable[[], float] = random.SystemRandom().random,
+        jitter: Callable[[], float] = _JITTER,
     ) -> None:
         self._root_url = root_url
         self._session = session

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Between attempts to claim while the Queue cannot be reached; the last one repeats."""
 REFUSALS = 5
-"""Times in a row that our credentials may be refused before the worker gives up: a minute's trouble of the Auth
-service looks the same as credentials that were revoked."""
+"""Times in a row that our credentials are refused before the worker gives up, once they were taken: a minute's trouble
+of the Auth service looks the same as credentials that were revoked. Refused the first time, they are wrong."""
 POLL_SECONDS = 1.0
 """The least time from one empty answer to the next request. Taskcluster holds an empty answer back for 20 s; one that
 does not must not be asked in a tight loop."""
@@ -51,6 +51,7 @@ class ClaimLoop:
         """Claims in a row that could not be made, for whatever reason."""
         self._refusals = 0
         """Claims in a row that were refused for our credentials."""
+        self._ever_answered = False
         self._running = 0
         self._claimed = 0
         self._run_ended = asyncio.Event()
@@ -63,6 +64,8 @@ class ClaimLoop:
                 background.create_task(self._shutdown.listen(events)),
                 background.create_task(self._shutdown.let_drain_time_pass()),
             )
+            # Let what was asked for during the start be heard before the first claim.
+            await asyncio.sleep(0)
             async with asyncio.TaskGroup() as runs:
                 await self._claim_until_told(runs)
             for listener in listening:
@@ -87,8 +90,8 @@ class ClaimLoop:
             answer = await self._queue.claim(free)
         except AccessDenied as error:
             self._refusals += 1
-            if self._refusals == REFUSALS:
-                self._give_up(error, f"the Queue refused this worker's credentials {REFUSALS} times")
+            if not self._ever_answered or self._refusals == REFUSALS:
+                self._give_up(error, "the Queue refuses this worker's credentials")
             else:
                 await self._wait(error)
             return ()
@@ -103,6 +106,7 @@ class ClaimLoop:
             await self._wait(error)
             return ()
         self._failures = self._refusals = 0
+        self._ever_answered = True
         if not answer:
             await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
         return answer

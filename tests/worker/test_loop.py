@@ -207,7 +207,7 @@ def test_a_queue_that_cannot_be_reached_is_asked_again_less_and_less_often() -> 
     assert runs[0].reports == [Resolution.COMPLETED]
 
 
-def test_credentials_refused_again_and_again_end_the_worker_with_the_reason() -> None:
+def test_credentials_refused_the_first_time_end_the_worker_at_once_with_the_reason() -> None:
     def refused() -> World:
         world = World()
         world.queue.failures.add("claim", AccessDenied("401: the token is wrong"), times=1000)
@@ -216,20 +216,43 @@ def test_credentials_refused_again_and_again_end_the_worker_with_the_reason() ->
     ended, world, _ = serve(world=refused)
     assert isinstance(ended.fault, AccessDenied)
     assert "credentials" in ended.reason
-    assert len(world.queue.asked) == REFUSALS
+    assert len(world.queue.asked) == 1
+
+
+def test_credentials_refused_again_and_again_end_a_worker_that_was_let_in_before() -> None:
+    runs: list[FakeRun] = []
+
+    async def revokes(world: World) -> None:
+        await world.sandbox.begun.wait()
+        world.queue.failures.add("claim", AccessDenied("403"), times=1000)
+
+    ended, world, _ = serve(creates(runs, 0), revokes)
+    assert isinstance(ended.fault, AccessDenied)
+    assert len(world.queue.asked) == 1 + REFUSALS
 
 
 def test_credentials_refused_a_few_times_end_nothing() -> None:
     runs: list[FakeRun] = []
 
-    def refused_at_first() -> World:
-        world = World()
+    async def troubles(world: World) -> None:
+        await world.sandbox.begun.wait()
         world.queue.failures.add("claim", AccessDenied("401"), times=REFUSALS - 1)
+
+    ended, _, _ = serve(creates(runs, 0, 10), troubles, tasks=2)
+    assert ended.fault is None
+    assert [run.reports for run in runs] == [[Resolution.COMPLETED]] * 2
+
+
+@pytest.mark.parametrize("what", ["drain", "stop", "now"])
+def test_what_was_asked_for_during_the_start_is_heard_before_the_first_claim(what: str) -> None:
+    def told_already() -> World:
+        world = World()
+        world.events.ask(what)
         return world
 
-    ended, _, _ = serve(creates(runs, 0), tasks=1, world=refused_at_first)
-    assert ended.fault is None
-    assert runs[0].reports == [Resolution.COMPLETED]
+    _, world, when = serve(world=told_already)
+    assert world.queue.asked == []
+    assert when == 0
 
 
 def test_a_claim_that_can_never_work_ends_the_worker() -> None:

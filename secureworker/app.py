@@ -1,0 +1,148 @@
+"""The composition root: from settings and a policy to a worker at work. The only module that names concrete engines."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from secureworker.artifacts.seal import SealedOutputs
+from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
+from secureworker.core.claim import Credentials
+from secureworker.core.errors import SettingsError
+from secureworker.core.ids import WorkerIdentity
+from secureworker.core.policy import Policy
+from secureworker.host.clock import SystemClock
+from secureworker.host.http import open_session
+from secureworker.host.tasklog import FileTaskLogs, LogSettings
+from secureworker.host.workspace import DirectoryWorkspaces
+from secureworker.policyfile.load import load
+from secureworker.ports import Events
+from secureworker.queue.claiming import TaskclusterQueue, connect
+from secureworker.sandbox.engine import SandboxSettings, open_sandbox
+from secureworker.signing.keys import load_signing_key
+from secureworker.signing.signer import InProcessSigner
+from secureworker.worker.loop import ClaimLoop, Ended
+from secureworker.worker.shutdown import Shutdown
+from secureworker.worker.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_DRAIN_SECONDS: Final = 60.0
+LOGS: Final = "logs"
+"""Below the state directory: the logs of runs, until they are uploaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator sets beside the policy."""
+
+    identity: WorkerIdentity
+    credentials: Credentials
+    key: str
+    """URI of the signing key."""
+    state_dir: str
+    """The worker's own directory; made where it is missing."""
+    runtime: str | None = None
+    storage: Storage = Storage.S3
+    drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    tasks: int | None = None
+    """End after this many tasks."""
+    out_of_reach: tuple[str, ...] = ()
+    """Files that the self-test shows a script cannot get at, beside the key."""
+
+
+def load_policy(path: str, root_url: str | None) -> Policy:
+    """Read the policy, and hold an operator's idea of the root URL against it.
+
+    Raises:
+        PolicyError: the policy cannot be used.
+        SettingsError: it is for another Taskcluster.
+    """
+    policy = load(path)
+    if root_url is not None and root_url.rstrip("/") != policy.root_url.rstrip("/"):
+        raise SettingsError(
+            f"the root URL is set to {root_url}, and {path} is a policy for {policy.root_url}; correct one of them"
+        )
+    return policy
+
+
+async def serve(policy: Policy, settings: Settings, events: Events) -> Ended:
+    """Work until told to end. Everything is checked before the first claim, and nothing is left behind.
+
+    Raises:
+        HostError: something on this host is not as it must be; no task was claimed.
+        ServiceError: the Queue cannot be reached; no task was claimed.
+    """
+    async with _worker(policy, settings) as (tools, queue):
+        shutdown = Shutdown(tools.clock, settings.drain_seconds)
+        return await ClaimLoop(queue, tools, shutdown, tasks=settings.tasks).serve(events)
+
+
+@asynccontextmanager
+async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools, TaskclusterQueue]]:
+    """Wire the ports, each after what it relies on has been checked."""
+    clock = SystemClock()
+    # 1. The key: nothing is worth starting without it.
+    signer = InProcessSigner(load_signing_key(settings.key), settings.identity, policy.sha256)
+    logger.info("policy sha256 %s for %s at %s", policy.sha256, policy.worker_pool, policy.root_url)
+    logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
+    async with AsyncExitStack() as stack:
+        # 2. Our directory, and the lock of it, which the sandbox takes. It sweeps what an earlier worker left of
+        #    processes, and only then may their files go.
+        state = Path(settings.state_dir)
+        await asyncio.to_thread(_make_directories, state)
+        secrets = (settings.key.partition(":")[2].removeprefix("//"), *settings.out_of_reach)
+        sandbox_settings = SandboxSettings(settings.state_dir, runtime=settings.runtime, secrets=secrets)
+        sandbox = await stack.enter_async_context(open_sandbox(sandbox_settings))
+        workspaces = DirectoryWorkspaces(str(state / "workspaces"))
+        await workspaces.sweep()
+        await asyncio.to_thread(_sweep_logs, state)
+        # 3. The sandbox holds, here and now.
+        passed = await sandbox.self_test()
+        for line in passed:
+            logger.debug("self-test: %s", line)
+        logger.info("self-test: all %d probes of %s failed to get out", len(passed), sandbox.runtime)
+        # 4. The Queue is there.
+        queue = await stack.enter_async_context(
+            connect(policy.root_url, settings.identity, settings.credentials, clock)
+        )
+        await queue.check()
+        session = await stack.enter_async_context(open_session())
+        yield (
+            Tools(
+                policy=policy,
+                identity=settings.identity,
+                clock=clock,
+                logs=FileTaskLogs(LogSettings(str(state / LOGS), policy.sha256, _masked(settings.credentials)), clock),
+                workspaces=workspaces,
+                sandbox=sandbox,
+                outputs=SealedOutputs(clock),
+                signer=signer,
+                store=HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)),
+            ),
+            queue,
+        )
+
+
+def _make_directories(state: Path) -> None:
+    try:
+        # 0711: scripts run as ids of their own, and pass through to what is theirs.
+        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        (state / LOGS).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"the state directory {state} cannot be used: {error.strerror}; give another by --state-dir"
+        ) from error
+
+
+def _sweep_logs(state: Path) -> None:
+    for log in (state / LOGS).iterdir():
+        log.unlink()
+
+
+def _masked(credentials: Credentials) -> tuple[bytes, ...]:
+    secrets = (credentials.access_token, credentials.certificate)
+    return tuple(secret.reveal().encode() for secret in secrets if secret is not None)

@@ -1,0 +1,190 @@
+"""`secureworker run`: the worker."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from secureworker.core.claim import Credentials
+
+EXIT_FAULT = 1
+"""The host or a service is not as it must be."""
+EXIT_USAGE = 2
+"""The command line, the settings or the policy are not as they must be."""
+
+
+@click.command(
+    "run",
+    epilog="""\b
+Each option can also be set by an environment variable: SECUREWORKER_POLICY, SECUREWORKER_WORKER_ID and so on.
+
+\b
+Taskcluster credentials are taken from, in this order:
+  --credentials-file FILE                           {"clientId", "accessToken", "certificate"?}, mode 0600
+  $CREDENTIALS_DIRECTORY/taskcluster                the same, from systemd's LoadCredential=
+  TASKCLUSTER_CLIENT_ID, _ACCESS_TOKEN, _CERTIFICATE   removed from the environment when read
+
+\b
+Signals:
+  SIGUSR1            claim no more, finish what runs, end; may be repeated
+  SIGTERM, SIGINT    the same, and stop what still runs after --drain-seconds
+  a second SIGTERM   stop what runs now
+
+\b
+Exit codes:
+  0  ended as it was asked to
+  1  something on the host, or a Taskcluster service, is not as it must be
+  2  the command line, the settings or the policy are not
+
+\b
+Examples:
+  secureworker run --policy release.yml --worker-group dc1 --worker-id signer-1 \\
+      --credentials-file /etc/secureworker/taskcluster.json --key file:/etc/secureworker/signing.key
+  secureworker run --policy release.yml ... --once
+""",
+)
+@click.option("--policy", required=True, envvar="SECUREWORKER_POLICY", metavar="FILE", help="The policy.")
+@click.option(
+    "--worker-group", required=True, envvar="SECUREWORKER_WORKER_GROUP", metavar="GROUP", help="Where this worker is."
+)
+@click.option("--worker-id", required=True, envvar="SECUREWORKER_WORKER_ID", metavar="ID", help="Which one it is.")
+@click.option(
+    "--key",
+    required=True,
+    envvar="SECUREWORKER_KEY",
+    metavar="URI",
+    help="The signing key: file:/path, a file with mode 0400 of this user. `secureworker keys new` makes one.",
+)
+@click.option(
+    "--root-url",
+    envvar="SECUREWORKER_ROOT_URL",
+    metavar="URL",
+    help="The Taskcluster; the policy names it, and this must agree.",
+)
+@click.option(
+    "--credentials-file",
+    envvar="SECUREWORKER_CREDENTIALS_FILE",
+    metavar="FILE",
+    help="Taskcluster credentials; see below for other ways.",
+)
+@click.option(
+    "--state-dir",
+    envvar=["SECUREWORKER_STATE_DIR", "STATE_DIRECTORY"],
+    default="/var/lib/secureworker",
+    show_default=True,
+    metavar="DIR",
+    help="The worker's own directory, on a disk with room for what tasks write.",
+)
+@click.option(
+    "--runtime",
+    envvar="SECUREWORKER_RUNTIME",
+    metavar="NAME",
+    help="OCI runtime, name or path; by default the best that is installed.",
+)
+@click.option(
+    "--storage-type",
+    envvar="SECUREWORKER_STORAGE_TYPE",
+    type=click.Choice(["s3", "object"]),
+    default="s3",
+    show_default=True,
+    help="Where the Taskcluster keeps artifacts.",
+)
+@click.option(
+    "--drain-seconds",
+    envvar="SECUREWORKER_DRAIN_SECONDS",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="N",
+    help="How long running tasks may go on after SIGTERM.",
+)
+@click.option(
+    "--log-format",
+    envvar="SECUREWORKER_LOG_FORMAT",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    show_default=True,
+    help="Of the worker's log, on standard error.",
+)
+@click.option("--verbose", envvar="SECUREWORKER_VERBOSE", is_flag=True, help="Log details too.")
+@click.option("--tasks", envvar="SECUREWORKER_TASKS", type=click.IntRange(1), metavar="N", help="End after N tasks.")
+@click.option("--once", is_flag=True, help="The same as --tasks 1.")
+@click.pass_context
+def command(context: click.Context, /, **options: Any) -> None:
+    """Claim tasks of the policy's worker pool and run them, until told to end.
+
+    Everything is checked before the first claim: the policy, the key, the credentials, the sandbox (by attacking it
+    from inside), the Queue. The worker's log goes to standard error; each task's own log is published with it.
+    """
+    # Imported here: `secureworker --help` must not wait for HTTP, cryptography and schemas.
+    from secureworker.host.logs import LogFormat, configure
+
+    configure(LogFormat(options["log_format"]), verbose=bool(options["verbose"]))
+    context.exit(_run(options))
+
+
+def _run(options: Mapping[str, Any]) -> int:
+    import logging
+
+    from secureworker.core.errors import PolicyError, SecureworkerError, SettingsError
+    from secureworker.host.credentials import load_credentials
+
+    logger = logging.getLogger(__name__)
+    try:
+        # First of all, so that the environment holds no secret when anything else is loaded or started.
+        credentials = load_credentials(options["credentials_file"], os.environ)
+        return _serve(options, credentials)
+    except PolicyError as error:
+        for problem in error.problems:
+            logger.error("%s", problem)  # noqa: TRY400 - a traceback says nothing to who wrote the policy
+        return EXIT_USAGE
+    except SettingsError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the sentence says it all
+        return EXIT_USAGE
+    except SecureworkerError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the sentence says it all
+        return EXIT_FAULT
+
+
+def _serve(options: Mapping[str, Any], credentials: "Credentials") -> int:
+    import asyncio
+    import logging
+
+    from secureworker.app import Settings, load_policy, serve
+    from secureworker.artifacts.store import Storage
+    from secureworker.core.errors import SettingsError
+    from secureworker.core.ids import WorkerIdentity
+    from secureworker.host.signals import Signals
+
+    policy = load_policy(options["policy"], options["root_url"])
+    try:
+        identity = WorkerIdentity(policy.worker_pool, options["worker_group"], options["worker_id"])
+    except ValueError as error:
+        raise SettingsError(f"{error}; correct --worker-group or --worker-id") from error
+    files = (options["policy"], options["credentials_file"])
+    settings = Settings(
+        identity=identity,
+        credentials=credentials,
+        key=options["key"],
+        state_dir=str(Path(options["state_dir"]).absolute()),
+        runtime=options["runtime"],
+        storage=Storage(options["storage_type"]),
+        drain_seconds=options["drain_seconds"],
+        tasks=1 if options["once"] else options["tasks"],
+        out_of_reach=tuple(str(Path(file).absolute()) for file in files if file),
+    )
+
+    async def work() -> int:
+        with Signals().caught() as signals:
+            ended = await serve(policy, settings, signals)
+        logger = logging.getLogger(__name__)
+        if ended.fault is not None:
+            logger.error("ended: %s: %s", ended.reason, ended.fault)
+            return EXIT_FAULT
+        logger.info("ended: %s", ended.reason)
+        return 0
+
+    return asyncio.run(work())
