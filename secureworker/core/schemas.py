@@ -423,4 +423,4 @@ def _expectation(error: ValidationError) -> str:
     if keyword == "enum" and isinstance(wanted, list):
         return f"expected one of {shorten(', '.join(map(json.dumps, wanted)), SHOWN * 3)}"
     template = _EXPECTATIONS.get(keyword, f"the schema's {keyword!r} does not allow it")
-    return template.format(wanted if isinstance(wanted, int | float) else shorten(json.dumps(wanted)))
+    return template.format(shorten(json.dumps(wanted)))

@@ -79,6 +79,8 @@ class Places:
         name, top = "", document
         start = document.get("$ref")
         if isinstance(start, str) and set(document) == {"$ref"} and not start.startswith("#"):
+            if "#" in start:
+                raise BadSchema(f"found {show(start)}; expected a file, without a #fragment", ("$ref",))
             name, top = self._load_schema("", start, ("$ref",))
         found: dict[str, Mapping[str, Json]] = {name: top}
         waiting = [name]
@@ -108,13 +110,13 @@ class Places:
             full = self.resolve(os.path.join(os.path.dirname(within), wanted))
         except ValueError as error:
             raise BadSchema(str(error), path) from error
-        for problem in self.exposed(full):
-            raise ValueError(problem)
         name = os.path.relpath(full, self.base)
         try:
             value = parse(self.read(full), name).value
         except BadDocument as error:
             raise ValueError(str(error)) from error
+        for problem in self.exposed(full):
+            raise ValueError(problem)
         if not isinstance(value, dict):
             raise BadSchema(f"{name} holds no JSON schema", path)
         excess = too_much(value)

@@ -102,7 +102,7 @@ def _when(draft: Draft, at: Path, constraints: TaskConstraints, *, alone: bool) 
     chosen = ScopeEquals(when["scope-prefix"], when["equals"])
     scope = chosen.prefix + chosen.equals
     if chosen.prefix.endswith("*") or scope.endswith("*"):
-        draft.complain((*at, "when"), f"found {scope!r}; a scope without * names an action")
+        draft.complain((*at, "when"), f"found {scope!r}; expected a scope without *, which names one action")
     else:
         _check_reachable(draft, (*at, "when"), scope, constraints)
     return chosen

@@ -23,11 +23,11 @@ from tests.core.claims import a_claim, a_rule, admitted
     ],
 )
 def test_a_limit_under_which_nothing_runs_cannot_be_made(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="below|more than"):
+    with pytest.raises(ValueError, match=r"below|more than"):
         replace(a_rule().limits, **change)
 
 
 @pytest.mark.parametrize("argv", [(), ("sign",), ("/opt/other",)])
 def test_a_plan_that_runs_something_unpinned_cannot_be_made(argv: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="argv|pinned"):
+    with pytest.raises(ValueError, match=r"argv|pinned"):
         replace(admitted(a_claim()), argv=argv)
