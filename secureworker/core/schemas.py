@@ -255,11 +255,13 @@ class CompiledSchema:
         for schema in (document, *(resources or {}).values()):
             _check(schema)
         registry: SchemaRegistry = Registry()
-        for name, schema in ((uri, document), *(resources or {}).items()):
-            specification = _dialect_of(schema).specification
-            registry = registry.with_resource(name, specification.create_resource(dict(schema)))
+        for name, schema in (resources or {}).items():
+            if _dialect_of(schema) is not dialect:
+                raise BadSchema(f"{name} is written in another dialect; write $schema the same in both")
+            registry = registry.with_resource(name, dialect.specification.create_resource(_bare(schema)))
+        registry = registry.with_resource(uri, dialect.specification.create_resource(_bare(document)))
         registry = registry.crawl()
-        self._validator = dialect.validator({"$ref": uri} if uri else dict(document), registry=registry)
+        self._validator = dialect.validator({"$ref": uri} if uri else _bare(document), registry=registry)
         self._probe()
 
     def __repr__(self) -> str:
@@ -330,6 +332,11 @@ def _step(schema: Mapping[str, Json], part: str | int) -> Mapping[str, Json]:
     return _object(schema.get("additionalProperties"))
 
 
+def _bare(schema: Mapping[str, Json]) -> dict[str, Json]:
+    """Leave out `$schema`: where jsonschema meets one, it goes on with its own validators and forgets ours."""
+    return {key: value for key, value in schema.items() if key != "$schema"}
+
+
 def _check(schema: Mapping[str, Json]) -> None:
     excess = too_much(schema)
     if excess:
@@ -347,6 +354,8 @@ def _check_patterns(schema: object, path: Path) -> None:
         for index, item in enumerate(schema):
             _check_patterns(item, (*path, index))
     if isinstance(schema, dict):
+        if path and isinstance(schema.get("$schema"), str):
+            raise BadSchema("found a $schema within a schema; expected one at its top only", path)
         pattern = schema.get("pattern")
         expressions = [pattern] if isinstance(pattern, str) else []
         try:

@@ -96,6 +96,7 @@ def test_an_expression_that_is_not_linear_is_no_schema(pattern: str) -> None:
         {"type": "strin"},
         {"$schema": "http://json-schema.org/draft-04/schema#"},
         {"$schema": 5},
+        {"items": {"$schema": "https://json-schema.org/draft/2020-12/schema"}},
         {"$ref": "#"},
         {"$ref": "#/$defs/none"},
         {"$ref": "https://example.invalid/schema.json"},
@@ -125,6 +126,21 @@ def test_a_schema_refers_to_what_it_was_given() -> None:
     schema = CompiledSchema({"$ref": "b.json#/$defs/q"}, "file:///a.json", {"file:///b.json": {"$defs": {"q": False}}})
     assert schema.problems(1)
     assert "b.json" in repr(schema)
+
+
+@pytest.mark.parametrize("draft", ["http://json-schema.org/draft-07/schema#", None])
+def test_our_regular_expressions_are_used_whatever_the_dialect_and_the_way_there(draft: str | None) -> None:
+    dialect: dict[str, Json] = {"$schema": draft} if draft else {}
+    inner: dict[str, Json] = {"propertyNames": {"pattern": "^(a+)+$"}, **dialect}
+    schema = CompiledSchema({"$ref": "b.json", **dialect}, "file:///a.json", {"file:///b.json": inner})
+    assert schema.problems({"a\n": 1})
+    assert schema.problems({"a" * 50_000 + "b": 1})
+
+
+def test_schemas_of_two_dialects_are_not_mixed() -> None:
+    draft_7: dict[str, Json] = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    with pytest.raises(BadSchema, match="another dialect"):
+        CompiledSchema({"$ref": "b.json"}, "file:///a.json", {"file:///b.json": draft_7})
 
 
 def test_a_reference_that_is_met_late_and_leads_nowhere_is_a_problem_and_no_crash() -> None:
