@@ -1,5 +1,6 @@
 """What the tests of the embedded Taskcluster share: its published schemas, a clock, and callers."""
 
+import io
 import json
 import os
 import re
@@ -332,11 +333,10 @@ class World:
 
     async def put(self, url: str, content: bytes, **headers: str) -> Answer:
         """Upload to a presigned URL."""
-        target = URL(url, encoded=True)
-        async with self.http.put(
-            target, data=content, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        ) as r:
-            return Answer(r.status, await r.text(), dict(r.headers))
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        target, sent = URL(url, encoded=True), io.BytesIO(content)
+        async with self.http.put(target, data=sent, headers=named, skip_auto_headers=["Content-Type"]) as response:
+            return Answer(response.status, await response.text(), dict(response.headers))
 
     async def get(self, url: str, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:
         """Download, following redirects."""

@@ -189,6 +189,7 @@ async def test_a_header_that_is_not_hawks_is_refused(world: World, header: str, 
 
 async def test_the_hash_of_a_payload_is_checked_where_it_is_sent(world: World) -> None:
     payload = {**WORKER, "tasks": 1}
+    nothing = mohawk.base.EmptyValue
 
     wrong = await world.ask(A_WORKER, "claimWork", POOL, payload=payload, signed={"content": b"other"})
     absent = await world.ask(
@@ -197,8 +198,8 @@ async def test_the_hash_of_a_payload_is_checked_where_it_is_sent(world: World) -
         POOL,
         payload=payload,
         signed={
-            "content": mohawk.base.EmptyValue,
-            "content_type": mohawk.base.EmptyValue,
+            "content": nothing,
+            "content_type": nothing,
             "always_hash_content": False,
         },
     )
