@@ -2,14 +2,20 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import assert_never
 
 from secureworker.core.claim import Claim
-from secureworker.core.errors import Stop, StopReason
+from secureworker.core.errors import Defect, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
 from secureworker.ports import (
     ArtifactRequest,
     NoTarget,
+    ObjectTarget,
+    PutTarget,
+    StorageError,
+    StorageObject,
+    StorageS3,
     UploadTarget,
 )
 from secureworker.testing.time import Failures, FakeClock
@@ -71,10 +77,25 @@ class FakeRun:
             self._resolve(resolution)
 
     async def create_artifact(self, request: ArtifactRequest) -> UploadTarget:
-        """Take note of the artifact; there is nothing to upload to."""
+        """Take note of the artifact; what would be uploaded goes nowhere.
+
+        Allowed, as at Taskcluster, while the run is running and after it became an exception, but not after it was
+        completed or failed.
+        """
         await self._arrive("create_artifact")
-        self.artifacts[request.name] = request
-        return NoTarget()
+        if self.resolved in (Resolution.COMPLETED, Resolution.FAILED):
+            self._check_running()
+        if self.artifacts.setdefault(request.name, request) != request:
+            raise Defect(f"createArtifact: 409: {request.name} exists already, with other properties")
+        match request:
+            case StorageS3():
+                return PutTarget(f"https://uploads.invalid/{request.name}")
+            case StorageObject():
+                return ObjectTarget(request.name, str(self.claim.task_id), "none", self.claim.credentials)
+            case StorageError():
+                return NoTarget()
+            case _:
+                assert_never(request)
 
     async def finish_artifact(self, name: ArtifactName, upload_id: str) -> None:  # noqa: ARG002 - the port's
         """Take note."""
@@ -102,11 +123,12 @@ class FakeRun:
 class FakeQueue:
     """A Queue that holds only this worker's pool. An empty claim answers after 20 s, as Taskcluster's."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, long_poll: float = 20) -> None:
         self.failures = Failures()
         self.asked: list[int] = []
         """The counts of all claims that were asked for."""
         self._clock = clock
+        self._long_poll = long_poll
         self._pending: asyncio.Queue[FakeRun] = asyncio.Queue()
 
     def add(self, *runs: FakeRun) -> None:
@@ -119,7 +141,7 @@ class FakeQueue:
         self.asked.append(count)
         self.failures.strike("claim")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(self._long_poll):
                 first = await self._pending.get()
         except TimeoutError:
             return ()

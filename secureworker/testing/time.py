@@ -47,16 +47,17 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 
 class FakeClock:
-    """A clock on the running loop's time; virtual under `run_virtual`."""
+    """A clock on the running loop's time; virtual under `run_virtual`. It is `start` when it is made."""
 
     def __init__(self, start: datetime = EPOCH) -> None:
         self._start = start
+        self._made = asyncio.get_running_loop().time()
         self.jumped = timedelta(0)
         """Set it to make the wall clock jump; the monotonic one does not."""
 
     def now(self) -> datetime:
         """Give the time since the loop began, as a wall clock that began at `start`."""
-        return self._start + timedelta(seconds=self.monotonic()) + self.jumped
+        return self._start + timedelta(seconds=self.monotonic() - self._made) + self.jumped
 
     def monotonic(self) -> float:
         """Give the loop's time."""

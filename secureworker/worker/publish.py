@@ -2,7 +2,7 @@
 
 import logging
 
-from secureworker.core.errors import BadArtifact, SecureworkerError
+from secureworker.core.errors import BadArtifact, SecureworkerError, Stop
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
@@ -63,6 +63,8 @@ async def salvage(run: ClaimedRun, tools: Tools, plan: Plan, workspace: Workspac
     try:
         artifacts = await tools.outputs.seal(plan.outputs, workspace, run.claim.task.expires)
         await tools.store.put(run, artifacts)
+    except Stop:
+        raise
     except SecureworkerError as error:
         logger.warning("%s: the outputs of the stopped script are not stored: %s", run.claim, error)
 
@@ -73,6 +75,8 @@ async def _put_errors(run: ClaimedRun, tools: Tools, bad: BadArtifact) -> None:
     for name in sorted(names):
         try:
             await tools.store.put_error(run, name, "invalid-resource-on-worker", str(bad))
+        except Stop:
+            raise
         except SecureworkerError as error:
             logger.warning("%s: no error artifact: %s", run.claim, error)
 
