@@ -12,7 +12,8 @@ MIN_SECRET_BYTES = 6
 def forms(secret: bytes) -> frozenset[bytes]:
     """Give what a secret looks like raw, as base64 in each of its three alignments, URL-quoted and as JSON text."""
     text = secret.decode("utf-8", "surrogateescape")
-    found = {secret, urllib.parse.quote(secret, safe="").encode(), urllib.parse.quote_plus(secret).encode()}
+    found = {secret, urllib.parse.quote(secret).encode(), urllib.parse.quote_plus(secret).encode()}
+    found.add(urllib.parse.quote(secret, safe="").encode())
     for ascii_only in (True, False):
         found.add(json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode("utf-8", "surrogateescape"))
     for skipped in range(3):

@@ -92,7 +92,8 @@ class FileTaskLog:
         self._lock = threading.Lock()
         self._cap = DEFAULT_CAP_BYTES
         self._kept = 0
-        self._dropped = 0
+        self._received = 0
+        self._full = False
         self._at_line_start = True
         self._failure: OSError | None = None
         self._file: int | None = _create(path)
@@ -124,10 +125,9 @@ class FileTaskLog:
             HostError: the disk does not take it. Never because of what is in the chunk.
         """
         with self._lock:
-            if self._dropped:
-                # Nothing is looked at once the cap is reached: a flood costs a comparison a chunk.
-                self._dropped += len(chunk)
-            else:
+            self._received += len(chunk)
+            # Nothing is looked at once the cap is reached: a flood costs a comparison a chunk.
+            if not self._full:
                 self._keep(self._sanitiser.feed(self._masker.feed(chunk)))
             failure = self._failure
         if failure is not None:
@@ -155,13 +155,13 @@ class FileTaskLog:
         )
 
     def close(self) -> None:
-        """End the log, with what was held back and the count of what was dropped. Again: nothing."""
+        """End the log, with what was held back and the size of what was dropped. Again: nothing."""
         with self._lock:
             if self._file is None:
                 return
             self._end_output()
-            if self._dropped:
-                self._own_line(f"[taskcluster:warn] {self._dropped} bytes of output were dropped")
+            if self._full:
+                self._own_line(f"[taskcluster:warn] the script wrote {self._received} bytes of output in all")
             os.close(self._file)
             self._file = None
 
@@ -172,7 +172,7 @@ class FileTaskLog:
     def _end_output(self) -> None:
         """Write what masker and sanitiser hold back, and end an unfinished line."""
         rest = self._masker.end()
-        if not self._dropped:
+        if not self._full:
             self._keep(self._sanitiser.feed(rest) + self._sanitiser.end())
         if not self._at_line_start:
             self._write(b"\n")
@@ -188,7 +188,7 @@ class FileTaskLog:
             room -= 1
         room = max(room, 0)
         self._kept += room
-        self._dropped = len(text) - room
+        self._full = True
         self._write(text[:room])
         if not self._at_line_start:
             self._write(b"\n")

@@ -18,6 +18,7 @@ from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSetti
 from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import ServiceError
 from secureworker.core.ids import ArtifactName
+from secureworker.localqueue.blobs import OBJECTS
 from secureworker.localqueue.server import Running, serve
 from secureworker.localqueue.settings import Settings, StaticClient
 from secureworker.ports import ObjectTarget, SignedFile, StorageObject
@@ -159,7 +160,7 @@ async def test_a_put_url_that_has_expired_is_replaced(
     store: HttpArtifactStore, objects: UploadRun, taskcluster: Running, faults: Faults, sealed: Sealed
 ) -> None:
     content = os.urandom(100_000)
-    faults.add("//", web.Response(status=403))
+    faults.add(f"/{OBJECTS}/", web.Response(status=403))
 
     await store.put(objects, (sealed("public/a", content),))
 

@@ -1,0 +1,87 @@
+"""Known secrets stay out of logs."""
+
+import base64
+import json
+import urllib.parse
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from secureworker.host.masking import MASK, Masker, forms
+
+SECRET = b'p\xc3\xa4ss "w/rd+!?'
+
+
+def mask(secrets: tuple[bytes, ...], *chunks: bytes) -> bytes:
+    masker = Masker(secrets)
+    return b"".join([*map(masker.feed, chunks), masker.end()])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        SECRET,
+        base64.b64encode(SECRET),
+        base64.urlsafe_b64encode(SECRET),
+        base64.b64encode(b"a" + SECRET),
+        base64.b64encode(b"ab" + SECRET),
+        base64.b64encode(b"user:" + SECRET + b":more"),
+        urllib.parse.quote(SECRET).encode(),
+        urllib.parse.quote(SECRET, safe="").encode(),
+        urllib.parse.quote_plus(SECRET).encode(),
+        json.dumps(SECRET.decode()).encode(),
+        json.dumps(SECRET.decode(), ensure_ascii=False).encode(),
+    ],
+)
+def test_a_secret_is_masked_in_the_forms_it_is_printed_in(form: bytes) -> None:
+    masked = mask((SECRET,), b"before " + form + b" after")
+
+    assert MASK in masked
+    assert masked.startswith(b"before ")
+    assert masked.endswith(b" after")
+    assert all(piece not in masked for piece in forms(SECRET))
+
+
+def test_a_secret_that_is_no_text_is_masked() -> None:
+    assert mask((b"\xff\xfe\xfd\xfc\xfb\xfa",), b"x\xff\xfe\xfd\xfc\xfb\xfa") == b"x" + MASK
+
+
+def test_a_secret_split_over_two_writes_is_masked() -> None:
+    for place in range(len(SECRET)):
+        assert mask((SECRET,), b"a " + SECRET[:place], SECRET[place:] + b" b") == b"a " + MASK + b" b"
+
+
+def test_of_two_secrets_at_one_place_the_longer_is_masked() -> None:
+    assert mask((b"secret", b"secret-and-more"), b"secret-and-more secret-and-") == MASK + b" " + MASK + b"-and-"
+
+
+def test_short_secrets_would_tell_themselves_and_are_not_masked() -> None:
+    assert mask((b"abc",), b"abc") == b"abc"
+
+
+def test_without_secrets_nothing_is_held_back() -> None:
+    assert Masker(()).feed(b"abc") == b"abc"
+
+
+pieces = st.lists(st.sampled_from([b"abcdef", b"abc", b"def", b"cdefab", b"x", b"abcdefabcd", b"ab"]), max_size=20)
+
+
+@given(pieces)
+@example([b"abcdefabc", b"def"])
+def test_the_pieces_text_comes_in_make_no_difference(chunks: list[bytes]) -> None:
+    secrets = (b"abcdef", b"cdefab", b"abcdefabcd")
+    whole = b"".join(chunks)
+    single = [whole[place : place + 1] for place in range(len(whole))]
+
+    masked = mask(secrets, *chunks)
+
+    assert masked == mask(secrets, whole) == mask(secrets, *single)
+    assert not any(secret in masked for secret in secrets)
+
+
+@given(st.binary(min_size=6, max_size=20), st.binary(max_size=5), st.binary(max_size=5))
+def test_base64_is_masked_wherever_the_secret_begins(secret: bytes, before: bytes, after: bytes) -> None:
+    encoded = base64.b64encode(before + secret + after)
+
+    assert MASK in mask((secret,), encoded)
