@@ -44,9 +44,9 @@ def intersect(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
         for right in others
         if overlaps(left, right)
     }
-    ordered = sorted(common, key=len)
     kept: list[str] = []
-    for scope in ordered:
+    # A wider one comes before what it covers: its prefix is shorter, or the same and it is the pattern of the two.
+    for scope in sorted(common, key=lambda scope: (len(scope.removesuffix("*")), not scope.endswith("*"))):
         if not satisfies(kept, scope):
             kept.append(scope)
     return tuple(sorted(kept))

@@ -148,8 +148,7 @@ class _Reader:
                 # Also the case of an alias within what it stands for: a circle.
                 raise self._fail(event, f"the alias *{event.anchor} stands for nothing that is complete before it")
             return self._anchors[event.anchor]
-        if not isinstance(event, ScalarEvent | CollectionStartEvent):
-            raise self._fail(event, "found no value")
+        assert isinstance(event, ScalarEvent | CollectionStartEvent)
         if event.tag is not None:
             raise self._fail(event, f"found the tag {shorten(str(event.tag))}; tags are not used here")
         node = _Node(event.start_mark.line + 1)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from secureworker.core.errors import PolicyError
-from secureworker.core.schemas import CompiledSchema, Path, shorten
+from secureworker.core.schemas import CompiledSchema, Path
 from secureworker.host.documents import Document
 from secureworker.policyfile.places import Places
 
@@ -48,12 +48,7 @@ class Draft:
         """Give what is at `path`, shaped as the schema says; `default` where nothing is, or nothing sound."""
         value: Any = self.document.value
         for part in path:
-            if isinstance(value, dict) and isinstance(part, str):
-                value = value.get(part, _MISSING)
-            elif isinstance(value, list) and isinstance(part, int):
-                value = value[part]
-            else:
-                return default
+            value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
         return value if value is not _MISSING and self._sound(path) else default
 
     def has(self, path: Path) -> bool:
@@ -77,8 +72,3 @@ class Draft:
         """
         if self._problems:
             raise PolicyError(tuple(message for _, message in sorted(self._problems)))
-
-
-def said(value: object) -> str:
-    """Write a value as it stands in the file, shortened."""
-    return shorten(repr(value))

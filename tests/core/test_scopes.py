@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from secureworker.core.scopes import intersect, overlaps, pattern_covers, satisfies, satisfies_all, unsatisfied
 
-SCOPES = st.text(alphabet="ab:*", max_size=5)
+# Taskcluster forbids scopes that end in more than one star: `**` would cover `*`, and less than it.
+SCOPES = st.text(alphabet="ab:*", max_size=5).filter(lambda scope: not scope.endswith("**"))
 SCOPE_SETS = st.lists(SCOPES, max_size=4)
 
 

@@ -106,6 +106,8 @@ def test_two_scripts_chosen_by_one_scope_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
+        ("{type: object}", "5", f"{SIGN + 5}: scripts.sign.payload: found 5; expected an object"),
+        ("when: {", "when: 5 #{", f"{SIGN + 2}: scripts.sign.when: found 5; expected an object"),
         ("version: 1", "version: 2", "1: version: found 2; expected 1"),
         ("version: 1", "verison: 1", "1: verison: is not a known key; did you mean 'version'?"),
         ("version: 1", "Q: 1", "1: Q: is not a known key; known here are version, root-url, worker-pool, tasks"),
@@ -364,6 +366,20 @@ def test_more_schemas_than_anybody_reviews_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"s{number}.json").chmod(0o644)
     (found,) = problems(tmp_path, TEXT.replace("{type: object}", "{$ref: s0.json}"))
     assert "more than 100 files" in found
+
+
+def test_an_executable_that_is_gone_is_said_once(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    (tmp_path / "bin/sign").unlink()
+    with pytest.raises(PolicyError) as caught:
+        load(path)
+    assert len(caught.value.problems) == 1
+
+
+def test_elsewhere_the_host_is_not_looked_at(tmp_path: Path) -> None:
+    path = write(tmp_path, with_rule("mounts: [{source: /opt/of-another-host}]").replace(DIGEST, "0" * 64))
+    (tmp_path / "bin/sign").unlink()
+    assert load(path, host=False).scripts[0].mounts == (Mount("/opt/of-another-host", "/opt/of-another-host"),)
 
 
 def test_a_fifo_in_a_files_place_is_refused_and_not_waited_for(tmp_path: Path) -> None:
