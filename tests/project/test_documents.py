@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-TEST = re.compile(r"`(tests/[\w/.-]+\.py)::(\w+)`")
+TEST = re.compile(r"\[`(test_\w+)`\]\((?:\.\./)*(tests/[\w/.-]+\.py)\)")
 
 
 def _documents(checkout: Path) -> list[Path]:
@@ -40,7 +40,7 @@ def test_every_link_leads_somewhere(checkout: Path) -> None:
 def test_every_test_that_a_document_names_exists(checkout: Path) -> None:
     missing = []
     for document in _documents(checkout):
-        for path, name in TEST.findall(document.read_text()):
+        for name, path in TEST.findall(document.read_text()):
             file = checkout / path
             defined = (
                 {

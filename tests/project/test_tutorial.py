@@ -1,0 +1,50 @@
+"""The tutorial, typed as it is written."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.sandbox
+def test_the_tutorial_works_as_it_is_written(checkout: Path, tmp_path: Path) -> None:
+    # Scripts run as ids of their own, which have to pass on the way to the state directory.
+    tmp_path.chmod(0o711)
+    shutil.copytree(checkout / "policies", tmp_path / "policies")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    text = (checkout / "docs" / "tutorial.md").read_text().replace("8080", str(_free_port()))
+    policy = tmp_path / "policies" / "minimal.yml"
+    port = re.search(r"--port (\d+)", text)
+    assert port
+    policy.write_text(policy.read_text().replace("8080", port[1]))
+    text = text.replace("/var/lib/secureworker-tutorial", str(tmp_path / "state"))
+    (create_task,) = _blocks(text, "python")
+    commands = _blocks(text, "sh")
+    # The file that the reader saves between two steps; and no job is left behind where a step fails.
+    save = f"cat > tutorial/create_task.py <<'SAVED'\n{create_task}SAVED\n"
+    script = "".join(["set -e\ntrap 'kill %1 2>/dev/null || :' EXIT\n", *commands[:2], save, *commands[2:]])
+
+    done = subprocess.run(
+        ["bash", "-mc", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resolved completed" in done.stderr
+    assert "resolved malformed-payload" in done.stderr
+    assert 'the task\'s schedulerId is "somebody-else"' in done.stdout
+    assert "\nverified\n" in done.stdout
