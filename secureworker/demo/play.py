@@ -26,6 +26,8 @@ from secureworker.signing.verify import Expected, verify_directory
 LOG = ArtifactName("public/logs/live_backing.log")
 _SCENE_SECONDS = 90.0
 _LOOK_SECONDS = 0.1
+_LONG_POLL_SECONDS = 2.0
+"""The worker waits for the answer to its last poll before it ends; the real Queue's 20 s would be long to watch."""
 _ENDED = ("completed", "failed", "exception")
 
 
@@ -57,7 +59,7 @@ async def play(account: Account, directory: Path, output: Path) -> bool:
         OSError: a directory cannot be written.
     """
     stage = build(directory)
-    settings = Settings(clients=(stage.worker, stage.author), hint_interval=0.0)
+    settings = Settings((stage.worker, stage.author), hint_interval=0.0, long_poll=_LONG_POLL_SECONDS)
     async with serve(settings) as queue:
         _introduce(account, stage, queue.root_url)
         account.chapter("The worker starts, as a process of its own; what it says is shown beside a bar")
