@@ -23,10 +23,18 @@ _REMEMBERED_RUNS = 10_000
 class InProcessSigner:
     """Signs for one worker: the `Signer` port."""
 
-    def __init__(self, key: SigningKey, worker: WorkerIdentity, policy_sha256: Sha256) -> None:
+    def __init__(
+        self,
+        key: SigningKey,
+        worker: WorkerIdentity,
+        policy_sha256: Sha256,
+        *,
+        remembered_runs: int = _REMEMBERED_RUNS,
+    ) -> None:
         self._key = key
         self._worker = worker
         self._policy_sha256 = policy_sha256
+        self._remembered_runs = remembered_runs
         self._lock = threading.Lock()
         self._signed: OrderedDict[tuple[TaskId, RunId], bytes] = OrderedDict()
 
@@ -89,5 +97,5 @@ class InProcessSigner:
         with self._lock:
             if self._signed.setdefault(run, digest) != digest:
                 raise HostError(f"a different statement was already signed for the run {run[0]}/{int(run[1])}")
-            while len(self._signed) > _REMEMBERED_RUNS:
+            while len(self._signed) > self._remembered_runs:
                 self._signed.popitem(last=False)

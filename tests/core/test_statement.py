@@ -19,8 +19,8 @@ def provenance(status: ExitStatus | None = None) -> Provenance:
     return Provenance("1.2.3", SHA256, "build", Sha256("c" * 64), an_execution(status or ExitCode(0)))
 
 
-def body(**task: Json) -> dict[str, Any]:
-    written: dict[str, Any] = json.loads(chain_of_trust(a_claim(**task), ARTIFACTS, provenance()))
+def body() -> dict[str, Any]:
+    written: dict[str, Any] = json.loads(chain_of_trust(a_claim(), ARTIFACTS, provenance()))
     return written
 
 
