@@ -16,7 +16,7 @@ RENEW_AT = 0.4
 try again in."""
 RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Pauses between attempts to renew a claim; the last one repeats."""
-STATUS_SECONDS = 15.0
+STATUS_SECONDS = 10.0
 """Between two looks at a run's status. A cancellation is to be seen within 30 s; a look costs the Queue 10 ms."""
 END_MARGIN_SECONDS = 20.0
 """Before a claim ends, the run is over: time for the kill to be felt, and for clocks that differ."""
