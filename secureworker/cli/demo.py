@@ -39,7 +39,10 @@ def command(context: click.Context, *, output: Path | None) -> None:
     from secureworker.demo.play import play
     from secureworker.demo.stage import WorkerEnded
 
-    account = Account(Console(highlight=False))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # of a log file: nothing there has to wrap
+    account = Account(console)
     if output is None:
         output = Path(tempfile.mkdtemp(prefix="secureworker-release-"))
     elif output.exists() and any(output.iterdir()):

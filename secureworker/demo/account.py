@@ -1,5 +1,6 @@
 """What the demonstration says on the terminal. Text from outside is shown as text: no markup, no escape sequences."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,7 @@ class Account:
         """Begin a numbered part."""
         self._chapters += 1
         self._console.print()
-        self._console.print(Text(f"{self._chapters}. {title}", style="bold"))
+        self._console.print(Text(f"{self._chapters}. {title}", style="bold"), soft_wrap=True)
 
     def line(self, text: str, style: str = "") -> None:
         """Say something."""
@@ -39,7 +40,11 @@ class Account:
 
     def table(self, rows: list[tuple[str, str, str, str, bool]]) -> None:
         """Show (task, task id, how it ended, why, whether it should have) of every task."""
-        table = Table("task", "task id", "resolved", "why", "as it should")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("task", "task id", "resolved"):
+            table.add_column(heading, no_wrap=True)
+        table.add_column("why", ratio=1)
+        table.add_column("as it should")
         for name, task_id, resolved, why, good in rows:
             mark, colour = MARKS[good]
             table.add_row(_plain(name), task_id, resolved, Text(_plain(why)), Text(mark, style=colour))

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import taskcluster
 import taskcluster.aio
+from aiohttp import web
 
 from secureworker.core.ids import ArtifactName, RunId, TaskId, WorkerPool
 from secureworker.core.statement import CHAIN_OF_TRUST
@@ -22,6 +23,8 @@ from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings
 from secureworker.policyfile import load
 from secureworker.signing.verify import Expected, verify_directory
+
+T = TypeVar("T")
 
 LOG = ArtifactName("public/logs/live_backing.log")
 _SCENE_SECONDS = 90.0
@@ -60,10 +63,20 @@ async def play(account: Account, directory: Path, output: Path) -> bool:
     """
     stage = build(directory)
     settings = Settings((stage.worker, stage.author), hint_interval=0.0, long_poll=_LONG_POLL_SECONDS)
-    async with serve(settings) as queue:
+    asked = asyncio.Event()
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+        if "/claim-work/" in request.path:
+            asked.set()
+        return await handler(request)
+
+    async with serve(settings, middlewares=(watch,)) as queue:
         _introduce(account, stage, queue.root_url)
         account.chapter("The worker starts, as a process of its own; what it says is shown beside a bar")
         async with worker(stage, account.worker) as worker_ends, open_session() as session:
+            await _unless_ended(worker_ends, asked.wait())
+            account.verdict("it asks the Queue for work", good=True)
             endings = await _unless_ended(worker_ends, _tasks(account, stage, queue.root_url, session))
             account.chapter("The worker is told to stop")
         account.chapter("The artifacts are fetched and verified with the public key alone")
@@ -95,7 +108,7 @@ def _introduce(account: Account, stage: Stage, root_url: str) -> None:
         account.line(f"  {script.name}: {script.description}")
 
 
-async def _unless_ended(worker_ends: Callable[[], Awaitable[int]], body: Awaitable[list[Ending]]) -> list[Ending]:
+async def _unless_ended(worker_ends: Callable[[], Awaitable[int]], body: Awaitable[T]) -> T:
     """Await `body`, unless the worker ends first."""
 
     async def watch() -> None:
@@ -105,11 +118,11 @@ async def _unless_ended(worker_ends: Callable[[], Awaitable[int]], body: Awaitab
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch())
-            endings = await body
+            result = await body
             watching.cancel()
     except* WorkerEnded as ended:
         raise ended.exceptions[0] from None
-    return endings
+    return result
 
 
 async def _tasks(account: Account, stage: Stage, root_url: str, session: aiohttp.ClientSession) -> list[Ending]:
@@ -149,7 +162,7 @@ async def _task(account: Account, queue: Any, scene: Scene, group_id: str, sessi
         # After a cancellation the worker still has to notice; the log is the last thing that it stores.
         log = await _Artifacts(session, queue.options["rootUrl"], task_id).text(LOG)
     account.event(loop.time() - begun, "its log is there; it ends:")
-    for line in log.splitlines()[-4:]:
+    for line in log.splitlines()[-scene.log_lines :]:
         account.worker(line)
     missing = [text for text in scene.log_says if text not in log]
     good = (state, reason) == (scene.state, scene.reason) and not missing

@@ -30,6 +30,8 @@ class Scene:
     """What the public task log must hold."""
     cancel: bool = False
     """Whether its author cancels it while it runs."""
+    log_lines: int = 4
+    """How many of the log's last lines are shown."""
     signed: tuple[str, ...] = ()
     """Artifacts that must be published, listed in the chain of trust, and verify."""
 
@@ -76,6 +78,7 @@ def scenes(private_paths: tuple[str, ...], addresses: tuple[str, ...]) -> tuple[
             state="completed",
             reason="completed",
             log_says=("attempts were refused", "exit code: 0"),
+            log_lines=26,
             signed=("public/nosy-report.txt",),
         ),
         Scene(
