@@ -67,13 +67,17 @@ def require(client_id: str | None, granted: tuple[str, ...], expression: Express
 
 def normalize(scopes: Iterable[str]) -> tuple[str, ...]:
     """Sort, and drop scopes that others cover."""
-    # A star sorts first among its prefix's continuations, so that each scope is covered, if at all, by the one
-    # kept last.
+    # A star sorts before everything it covers, and nothing else comes between: each scope is covered, if at all, by the
+    # one kept last.
     kept: list[str] = []
-    for scope in sorted(set(scopes), key=lambda text: text[:-1] + "\0" if text.endswith("*") else text):
+    for scope in sorted(set(scopes), key=_place):
         if not kept or not pattern_covers(kept[-1], scope):
             kept.append(scope)
     return tuple(kept)
+
+
+def _place(scope: str) -> tuple[str, bool]:
+    return (scope[:-1], False) if scope.endswith("*") else (scope, True)
 
 
 def expand(scopes: Iterable[str], roles: tuple[Role, ...]) -> tuple[str, ...]:

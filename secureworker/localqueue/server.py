@@ -88,14 +88,19 @@ async def serve(settings: Settings, *, middlewares: Sequence[Middleware] = ()) -
         await runner.setup()
         try:
             await web.SockSite(runner, listener).start()
+            failed: Exception | None = None
             async with asyncio.TaskGroup() as group:
                 running = resolvers.start(group, settings)
                 logger.info("serving Taskcluster on %s", root_url)
                 try:
                     yield Running(root_url, resolvers)
+                except Exception as problem:  # noqa: BLE001 raised below: the group would wrap what is not its own
+                    failed = problem
                 finally:
                     for task in running:
                         task.cancel()
+            if failed is not None:
+                raise failed
         finally:
             wakeups.close()
             await runner.cleanup()

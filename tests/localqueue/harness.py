@@ -39,6 +39,9 @@ _ROOT = "http://taskcluster.test"
 """Schemas name each other by paths from the root URL."""
 
 
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|^`]+")
+
+
 class Clock:
     """Time that stands still unless a test moves it on."""
 
@@ -80,7 +83,10 @@ class References:
         """Give what is wrong with a value."""
         reference = {"$ref": f"{_ROOT}/schemas/{service}/{schema.rstrip('#')}"}
         checker = jsonschema.FormatChecker(formats=())
-        checker.checks("date-time", raises=ValueError)(lambda text: bool(datetime.fromisoformat(text)))
+        checker.checks("date-time", raises=ValueError)(
+            lambda value: not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+        )
+        checker.checks("uri")(lambda value: not isinstance(value, str) or bool(_URI.fullmatch(value)))
         validator = jsonschema.Draft7Validator(reference, registry=self._registry, format_checker=checker)
         return [f"{service}/{schema} {error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
@@ -174,6 +180,7 @@ CREATOR = a_client(
     "project/tc-real/creator",
     "queue:create-task:lowest:tc-real/*",
     "queue:scheduler-id:tc-real",
+    "secrets:get:a/*",
 )
 A_WORKER = a_client(
     "project/tc-real/smoke-worker",

@@ -25,6 +25,8 @@ from taskcluster.exceptions import TaskclusterRestFailure
 
 from secureworker.cli.local_queue import command
 from secureworker.localqueue.database import UnusableData
+from secureworker.localqueue.server import serve
+from secureworker.localqueue.settings import Settings
 from tests.localqueue.harness import POOL, ROOT, WORKER, Checked, World, a_world, stamp
 
 COMMAND = (sys.executable, "-c", "from secureworker.cli.local_queue import command; command()")
@@ -96,6 +98,12 @@ async def test_without_a_directory_nothing_is_left(tmp_path: Path, monkeypatch: 
         assert list(tmp_path.iterdir())
 
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_error_of_who_uses_the_server_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with serve(Settings(clients=())):
+            _ = 1 / 0
 
 
 async def test_the_resolvers_act_by_themselves(checked: Checked | None) -> None:
