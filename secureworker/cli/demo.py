@@ -36,7 +36,7 @@ def command(context: click.Context, *, output: Path | None) -> None:
 
     from secureworker.core.errors import HostError
     from secureworker.demo.account import Account
-    from secureworker.demo.play import play
+    from secureworker.demo.play import PUBLIC_KEY, play
     from secureworker.demo.stage import WorkerEnded
 
     console = Console(highlight=False)
@@ -56,6 +56,7 @@ def command(context: click.Context, *, output: Path | None) -> None:
         ) from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    account.line(f"The signed artifacts are in {output}.")
+    account.line(f"The signed artifacts are in {output}. To verify them once more, by themselves:")
+    account.line(f"  secureworker verify {output}/build-tarball --key {output}/{PUBLIC_KEY}")
     account.verdict("every task ended as it should" if good else "not every task ended as it should", good=good)
     context.exit(0 if good else 1)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import taskcluster
@@ -17,16 +17,16 @@ from secureworker.core.ids import ArtifactName, RunId, TaskId, WorkerPool
 from secureworker.core.statement import CHAIN_OF_TRUST
 from secureworker.demo.account import Account
 from secureworker.demo.scenes import WORKER_POOL, Scene, definition, scenes
-from secureworker.demo.stage import Stage, WorkerEnded, build, worker, write_policy
+from secureworker.demo.stage import Stage, build, worker, write_policy
 from secureworker.host.http import open_session
 from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings
 from secureworker.policyfile import load
 from secureworker.signing.verify import Expected, verify_directory
-
-T = TypeVar("T")
+from secureworker.worker.supervise import supervise
 
 LOG = ArtifactName("public/logs/live_backing.log")
+PUBLIC_KEY = "signing-key.pem"
 _SCENE_SECONDS = 90.0
 _LOOK_SECONDS = 0.1
 _LONG_POLL_SECONDS = 2.0
@@ -74,12 +74,14 @@ async def play(account: Account, directory: Path, output: Path) -> bool:
     async with serve(settings, middlewares=(watch,)) as queue:
         _introduce(account, stage, queue.root_url)
         account.chapter("The worker starts, as a process of its own; what it says is shown beside a bar")
-        async with worker(stage, account.worker) as worker_ends, open_session() as session:
-            await _unless_ended(worker_ends, asked.wait())
+        async with worker(stage, account.worker) as process, open_session() as session:
+            await supervise(asked.wait(), process.follow())
             account.verdict("it asks the Queue for work", good=True)
-            endings = await _unless_ended(worker_ends, _tasks(account, stage, queue.root_url, session))
+            endings = await supervise(_tasks(account, stage, queue.root_url, session), process.follow())
             account.chapter("The worker is told to stop")
         account.chapter("The artifacts are fetched and verified with the public key alone")
+        await asyncio.to_thread(_write_new, output / PUBLIC_KEY, stage.public_key.pem.encode())
+        account.line(f"{output / PUBLIC_KEY} is the public half of the worker's key")
         async with open_session() as session:
             verified = [
                 await _verify(account, stage, ending, _Artifacts(session, queue.root_url, ending.task_id), output)
@@ -106,23 +108,6 @@ def _introduce(account: Account, stage: Stage, root_url: str) -> None:
     account.line(f"policy {stage.policy.name} (sha256 {policy.sha256[:12]}…) allows {len(policy.scripts)} scripts:")
     for script in policy.scripts:
         account.line(f"  {script.name}: {script.description}")
-
-
-async def _unless_ended(worker_ends: Callable[[], Awaitable[int]], body: Awaitable[T]) -> T:
-    """Await `body`, unless the worker ends first."""
-
-    async def watch() -> None:
-        code = await worker_ends()
-        raise WorkerEnded(f"the worker ended with exit code {code}; its last lines above say why")
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(watch())
-            result = await body
-            watching.cancel()
-    except* WorkerEnded as ended:
-        raise ended.exceptions[0] from None
-    return result
 
 
 async def _tasks(account: Account, stage: Stage, root_url: str, session: aiohttp.ClientSession) -> list[Ending]:

@@ -9,10 +9,11 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from secureworker.core.claim import Secret
 from secureworker.demo.scenes import PROJECT_ID, SCHEDULER_ID, WORKER_POOL
@@ -113,15 +114,40 @@ def command(stage: Stage) -> list[str]:
     ]
 
 
+class WorkerProcess:
+    """The worker, seen from outside."""
+
+    def __init__(self, process: asyncio.subprocess.Process, tell: Callable[[str], None]) -> None:
+        self._process = process
+        self._tell = tell
+
+    async def follow(self) -> NoReturn:
+        """Tell each line that it logs, until it ends.
+
+        Raises:
+            WorkerEnded: always.
+        """
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self._tell(line.decode("utf-8", "replace").rstrip())
+        code = await self._process.wait()
+        raise WorkerEnded(f"the worker ended with exit code {code}; its last lines above say why")
+
+    async def stop(self) -> None:
+        """Tell it to stop and follow it to its end; kill it if it does not."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(WorkerEnded, TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self.follow()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
 @asynccontextmanager
-async def worker(stage: Stage, tell: Callable[[str], None]) -> AsyncIterator[Callable[[], Awaitable[int]]]:
-    """Run the worker beside the body; give a function that waits for its end.
-
-    On leaving it is told to stop, and killed if it does not. Each line that it logs goes to `tell`.
-
-    Raises:
-        WorkerEnded: it ended while the body ran.
-    """
+async def worker(stage: Stage, tell: Callable[[str], None]) -> AsyncIterator[WorkerProcess]:
+    """Run the worker beside the body; it is over when this is left."""
     process = await asyncio.create_subprocess_exec(
         *command(stage),
         stdin=asyncio.subprocess.DEVNULL,
@@ -130,23 +156,8 @@ async def worker(stage: Stage, tell: Callable[[str], None]) -> AsyncIterator[Cal
         limit=_MAX_LINE_BYTES,
         env={name: value for name, value in os.environ.items() if not name.startswith("TASKCLUSTER_")},
     )
-
-    async def read() -> None:
-        assert process.stderr is not None
-        async for line in process.stderr:
-            tell(line.decode("utf-8", "replace").rstrip())
-
-    async with asyncio.TaskGroup() as group:
-        reading = group.create_task(read())
-        try:
-            yield process.wait
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(_END_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-            await process.wait()
-            await reading
+    running = WorkerProcess(process, tell)
+    try:
+        yield running
+    finally:
+        await running.stop()
