@@ -3,16 +3,15 @@
 Paths are absolute. What a script is shown and given is in `ScriptRule`; what is decided with it, in `decide`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TypeAlias
 
-from secureworker.core.claim import Json
 from secureworker.core.ids import ScriptName, Sha256, WorkerPool
 from secureworker.core.outcome import ExitCodes
 from secureworker.core.plan import Limits, Mount, OutputRules, PinnedFile
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.templates import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,44 @@ class ScopeEquals:
     equals: str
 
 
-When: TypeAlias = Always | ScopeEquals
+@dataclass(frozen=True, slots=True)
+class PayloadEquals:
+    """The payload's key `field` is the text `equals`."""
+
+    field: str
+    equals: str
+
+
+When: TypeAlias = Always | ScopeEquals | PayloadEquals
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A repository that tasks may come from, compared part by part with `task.metadata.source`."""
+
+    scheme: str
+    host: str
+    """With its port where that is not the scheme's own."""
+    owner: str
+    """Empty on hosts whose repositories have none."""
+    repository: str
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (f"{self.scheme}:/", self.host, self.owner, self.repository) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class DenyRule:
+    """Tasks that are refused whatever else is said: those that fulfil every condition here. At least one is given."""
+
+    reason: str
+    """For the task's author."""
+    scopes: tuple[str, ...]
+    """A task scope overlaps one of these."""
+    scheduler_ids: tuple[str, ...]
+    project_ids: tuple[str, ...]
+    definition: CompiledSchema | None
+    """The whole definition is as this schema says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +78,89 @@ class TaskConstraints:
     scopes_forbid: tuple[str, ...]
     """Wins over `scopes_allow`: a task scope that overlaps one of these is a refusal."""
     max_run_time: timedelta
+    sources: tuple[Source, ...] = ()
+    """Empty: tasks may come from anywhere."""
+    definition: CompiledSchema | None = None
+    deny: tuple[DenyRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRule:
+    """A file with a secret of the host, for one script's runs."""
+
+    file: str
+    """Its name in the sandbox."""
+    source: str
+    """`credential:<name>`, `file:<absolute path>` or `taskcluster:<name>`: never the secret itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A host and port that a script may reach through the egress proxy."""
+
+    host: str
+    port: int
+    plain: bool = False
+    """Plain HTTP, forwarded and not tunnelled."""
+    internal: bool = False
+    """The name may resolve to an address that is not globally routable."""
+
+    def __str__(self) -> str:
+        return f"{'http://' if self.plain else ''}{self.host}:{self.port}{' (internal)' if self.internal else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request that a script may make of Taskcluster."""
+
+    method: str
+    path: str
+    """A trailing `*` stands for the rest of the path."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskclusterRule:
+    """What a script may do at Taskcluster, by the worker's proxy."""
+
+    routes: tuple[Route, ...] = ()
+    scopes: tuple[str, ...] = ()
+    """Granted as far as the task's own scopes satisfy them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRule:
+    """Which inputs a script may have."""
+
+    required: bool
+    worker_pools: tuple[str, ...]
+    """Pools that may have made them; a trailing `*` stands for the rest of the name."""
+    max_size: int
+    forbid_features: tuple[str, ...]
+    """Payload features that a task may not have used whose outputs are inputs here."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A key whose signatures count."""
+
+    id: str
+    """Its OpenSSH fingerprint."""
+    public: str
+    """Base64 of 32 bytes."""
+    valid_until: date | None
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedPool:
+    """A worker pool whose outputs may be inputs."""
+
+    worker_pool: WorkerPool
+    keys: tuple[TrustedKey, ...]
+    implementation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +170,29 @@ class ScriptRule:
     name: ScriptName
     description: str
     when: When
-    command: tuple[str, ...]
+    command: tuple[Template, ...]
+    """The first is fixed, and an absolute path. Each gives a text, a list of texts, or nothing."""
     pinned: tuple[PinnedFile, ...]
     payload_schema: CompiledSchema
     """`payload_schema.document` is the schema as it was written."""
-    requires_scopes: tuple[str, ...]
+    requires_scopes: tuple[Template, ...]
+    """Each gives a scope, a list of them, or nothing."""
     environment: tuple[tuple[str, str], ...]
-    config: Mapping[str, Json] | None
+    config: Template | None
+    """Gives an object."""
     limits: Limits
     mounts: tuple[Mount, ...]
     outputs: OutputRules
     exit_codes: ExitCodes
     repeatable: bool
     grace: timedelta
+    secrets: tuple[SecretRule, ...] = ()
+    network: tuple[Destination, ...] = ()
+    taskcluster: TaskclusterRule = TaskclusterRule()
+    upstream: UpstreamRule | None = None
+    """None: a payload with `upstreamArtifacts` is refused."""
+    unlimited: bool = False
+    """`limits: none`: for hosts that cannot limit. `limits` then bounds the run time only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +205,6 @@ class Policy:
     worker_pool: WorkerPool
     tasks: TaskConstraints
     scripts: tuple[ScriptRule, ...]
+    trust: tuple[TrustedPool, ...] = ()
+    files: tuple[PinnedFile, ...] = ()
+    """The schemas that the policy refers to: by path, with the digest of what was read."""

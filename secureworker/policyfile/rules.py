@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from secureworker.core.claim import Json
 from secureworker.core.ids import ScriptName, Sha256
 from secureworker.core.outcome import ExitCodes, Resolution
 from secureworker.core.plan import TASK_DIR, Limits, Mount, OutputRules, PinnedFile
 from secureworker.core.policy import Always, ScopeEquals, ScriptRule, TaskConstraints, When
 from secureworker.core.schemas import BadSchema, CompiledSchema, Path, show
 from secureworker.core.scopes import overlaps, satisfies
+from secureworker.core.templates import BadTemplate, Template
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.quantities import parse_duration, parse_size, spell_duration
 
@@ -151,21 +153,34 @@ def _verify_pin(draft: Draft, at: Path, pin: PinnedFile) -> None:
     draft.complain_all(at, draft.places.exposed(pin.path))
 
 
-def _command(draft: Draft, at: Path, pinned: dict[str, PinnedFile]) -> tuple[str, ...]:
-    words: list[str] = draft.get((*at, "command"), [])
-    # A word that is written like a pin means that file; the executable always is one.
-    command = [pinned[word].path if word in pinned else word for word in words]
-    for index, word in enumerate(words):
-        if "${" in word:
-            draft.complain((*at, "command", index), f"found {show(word)}; expected a fixed text without ${{")
-    if words and words[0] not in draft.keys((*at, "pinned")) and words[0] not in pinned:
+def _template(draft: Draft, at: Path, source: Json) -> Template:
+    try:
+        return Template(source)
+    except BadTemplate as error:
+        where = (*at, *error.path)
+        draft.complain(where if draft.has(where) else at, str(error))
+        return Template(None)
+
+
+def _command(draft: Draft, at: Path, pinned: dict[str, PinnedFile]) -> tuple[Template, ...]:
+    words: list[Json] = draft.get((*at, "command"), [])
+    if not words:
+        return ()
+    first = words[0]
+    if not isinstance(first, str) or (first not in draft.keys((*at, "pinned")) and first not in pinned):
         draft.complain(
             (*at, "command", 0),
-            f"the executable {show(words[0])} is not pinned; add it to {name_of(at)}.pinned with its sha256",
+            f"the executable {show(first)} is not pinned; add it to {name_of(at)}.pinned with its sha256",
         )
-    elif words and words[0] in pinned and draft.places.host and not _executable(command[0]):
-        draft.complain((*at, "command", 0), f"{command[0]} may not be executed; chmod +x {command[0]}")
-    return tuple(command)
+    elif first in pinned and draft.places.host and not _executable(pinned[first].path):
+        draft.complain((*at, "command", 0), f"{pinned[first].path} may not be executed; chmod +x {pinned[first].path}")
+    # A word that is written like a pin means that file; the executable always is one.
+    return tuple(
+        _template(draft, (*at, "command", index), pinned[word].path.replace("${", "$${") if word in pinned else word)
+        if isinstance(word, str)
+        else _template(draft, (*at, "command", index), word)
+        for index, word in enumerate(words)
+    )
 
 
 def name_of(at: Path) -> str:
@@ -194,14 +209,13 @@ def _payload(draft: Draft, at: Path) -> CompiledSchema:
     return CompiledSchema({})
 
 
-def _required_scopes(draft: Draft, at: Path, constraints: TaskConstraints) -> tuple[str, ...]:
-    scopes: list[str] = draft.get(at, [])
-    for index, scope in enumerate(scopes):
-        if "${" in scope:
-            draft.complain((*at, index), f"found {show(scope)}; expected a scope without ${{")
-        else:
-            _check_reachable(draft, (*at, index), scope, constraints)
-    return tuple(scopes)
+def _required_scopes(draft: Draft, at: Path, constraints: TaskConstraints) -> tuple[Template, ...]:
+    scopes: list[Json] = draft.get(at, [])
+    templates = tuple(_template(draft, (*at, index), scope) for index, scope in enumerate(scopes))
+    for index, template in enumerate(templates):
+        if template.fixed and isinstance(template.source, str):
+            _check_reachable(draft, (*at, index), template.source, constraints)
+    return templates
 
 
 def _environment(draft: Draft, at: Path) -> tuple[tuple[str, str], ...]:
@@ -218,12 +232,16 @@ def _environment(draft: Draft, at: Path) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(variables.items()))
 
 
-def _config(draft: Draft, at: Path) -> dict[str, Any] | None:
-    config: dict[str, Any] | None = draft.get(at, None)
-    for key in ("work_dir", "artifact_dir"):
-        if config is not None and key in config:
-            draft.complain((*at, key), "the worker sets this key itself; remove it")
-    return config
+def _config(draft: Draft, at: Path) -> Template | None:
+    config: dict[str, Json] | None = draft.get(at, None)
+    if config is None:
+        return None
+    for key, place in (("work_dir", "work"), ("artifact_dir", "artifacts")):
+        if key in config and config[key] != {"$eval": f"sandbox.{place}"}:
+            draft.complain(
+                (*at, key), f"the worker sets this key itself; remove it, or write {{$eval: sandbox.{place}}}"
+            )
+    return _template(draft, at, config)
 
 
 def _limits(draft: Draft, at: Path, constraints: TaskConstraints) -> Limits:

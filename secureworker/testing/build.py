@@ -10,6 +10,7 @@ from secureworker.core.outcome import Execution, ExitCodes, ExitStatus, Usage
 from secureworker.core.plan import Limits, OutputRules, PinnedFile
 from secureworker.core.policy import Always, Policy, ScriptRule, TaskConstraints
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.templates import Template
 from secureworker.ports import (
     Artifact,
 )
@@ -70,7 +71,7 @@ def a_script(**changes: Any) -> ScriptRule:
         "name": ScriptName("build"),
         "description": "",
         "when": Always(),
-        "command": ("/opt/scripts/build",),
+        "command": (Template("/opt/scripts/build"),),
         "pinned": (PinnedFile("/opt/scripts/build", SHA256),),
         "payload_schema": CompiledSchema({"type": "object"}),
         "requires_scopes": (),

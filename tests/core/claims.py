@@ -11,6 +11,7 @@ from secureworker.core.outcome import ExitCodes, Refused
 from secureworker.core.plan import Limits, OutputRules, PinnedFile, Plan
 from secureworker.core.policy import Policy, ScopeEquals, ScriptRule, TaskConstraints
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.templates import Template
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 POOL = WorkerPool("releng", "signing")
@@ -52,7 +53,7 @@ def a_rule(**changes: Any) -> ScriptRule:
         name=ScriptName("sign"),
         description="Signs.",
         when=ScopeEquals(PREFIX, "sign"),
-        command=("/opt/sign",),
+        command=(Template("/opt/sign"),),
         pinned=(PinnedFile("/opt/sign", Sha256("0" * 64)),),
         payload_schema=CompiledSchema({"type": "object", "properties": {"format": {"enum": ["gpg"]}}}),
         requires_scopes=(),

@@ -13,6 +13,7 @@ from secureworker.core.ids import ScriptName, WorkerIdentity, WorkerPool
 from secureworker.core.outcome import Refused
 from secureworker.core.policy import Always, ScopeEquals
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.templates import Template
 from tests.core.claims import ME, NOW, POOL, PREFIX, SCOPES, a_claim, a_policy, a_rule, a_task, admitted, refused
 
 
@@ -117,7 +118,7 @@ def test_the_only_script_needs_no_scope() -> None:
 
 
 def test_a_required_scope_must_be_satisfied() -> None:
-    policy = a_policy(a_rule(requires_scopes=("project:x:cert:nightly", "project:x:cert:release")))
+    policy = a_policy(a_rule(requires_scopes=(Template("project:x:cert:nightly"), Template("project:x:cert:release"))))
     (reason,) = refused(a_claim(), policy)
     assert reason == (
         'scripts.sign.requires-scopes: script "sign" needs the scope "project:x:cert:release", '
@@ -144,7 +145,7 @@ def test_more_time_than_the_rule_has_is_refused_and_not_shortened() -> None:
 
 
 def test_the_workers_keys_are_in_the_config_whatever_the_policy_says_of_them() -> None:
-    policy = a_policy(a_rule(config={"formats": ["gpg"], "verbose": True, "work_dir": "/etc"}))
+    policy = a_policy(a_rule(config=Template({"formats": ["gpg"], "verbose": True, "work_dir": "/etc"})))
     assert admitted(a_claim(), policy).config == {
         "formats": ["gpg"],
         "verbose": True,
@@ -169,7 +170,7 @@ def test_a_payload_of_a_megabyte_is_decided() -> None:
 
 
 def test_all_reasons_are_given_at_once() -> None:
-    policy = a_policy(a_rule(requires_scopes=("project:x:cert:release",)))
+    policy = a_policy(a_rule(requires_scopes=(Template("project:x:cert:release"),)))
     claim = a_claim(
         scheduler_id="-", taken_until=NOW, scopes=(*SCOPES, "other"), payload={"format": 1, "maxRunTime": 0}
     )

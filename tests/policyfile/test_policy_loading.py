@@ -15,6 +15,7 @@ from secureworker.core.ids import Sha256, WorkerPool
 from secureworker.core.outcome import Resolution
 from secureworker.core.plan import Mount, PinnedFile
 from secureworker.core.policy import Always, ScopeEquals
+from secureworker.core.templates import Template
 from secureworker.policyfile import load
 from tests.policyfile.policies import DIGEST, END, SIGN, TEXT, problems, read, with_rule, write
 
@@ -26,7 +27,7 @@ def test_a_policy_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert policy.worker_pool == WorkerPool("releng", "signing")
     assert policy.tasks.max_run_time == timedelta(hours=1)
     assert rule.when == ScopeEquals("project:x:action:", "sign")
-    assert rule.command == (str(tmp_path / "bin/sign"), "--fast")
+    assert [word.source for word in rule.command] == [str(tmp_path / "bin/sign"), "--fast"]
     assert rule.pinned == (PinnedFile(str(tmp_path / "bin/sign"), Sha256(DIGEST)),)
     assert rule.limits.run_time == timedelta(minutes=30)
     assert rule.limits.memory_bytes == 2 * 1024**3
@@ -58,9 +59,9 @@ def test_everything_a_rule_can_say_is_read(tmp_path: Path) -> None:
     repeatable: false
 """
     (rule,) = read(tmp_path, text).scripts
-    assert rule.requires_scopes == ("project:x:cert:release",)
+    assert rule.requires_scopes == (Template("project:x:cert:release"),)
     assert rule.environment == (("GIT_AUTHOR_NAME", "releng"), ("LANG", "C.UTF-8"), ("PYTHONUTF8", "1"))
-    assert rule.config == {"formats": ["gpg"], "nested": {"a": 1.5}}
+    assert rule.config == Template({"formats": ["gpg"], "nested": {"a": 1.5}})
     assert rule.limits.cpus == 1.5
     assert rule.limits.disk_bytes == 10**9
     assert rule.mounts == (Mount(str(tmp_path / "tools"), "/opt/tools"), Mount("/usr/share", "/usr/share"))
@@ -144,7 +145,7 @@ def test_two_scripts_chosen_by_one_scope_are_refused(tmp_path: Path) -> None:
         ("equals: sign", "equals: s*", f"{SIGN + 2}: scripts.sign.when: found 'project:x:action:s*'"),
         ('prefix: "project:x', 'prefix: "project:y', f"{SIGN + 2}: scripts.sign.when: no task can have the scope"),
         ("x:action", "x:cert:nightly", f"{SIGN + 2}: scripts.sign.when: no task can have the scope"),
-        ("--fast", "'${x}'", f'{SIGN + 3}: scripts.sign.command[1]: found "${{x}}"; expected a fixed text'),
+        ("--fast", "'${x}'", f'{SIGN + 3}: scripts.sign.command[1]: found "x" in "x}}"; expected one of payload'),
         ("[bin/sign, --fast]", "bin/sign", f'{SIGN + 3}: scripts.sign.command: found "bin/sign"; expected a list'),
         (
             "[bin/sign",
@@ -217,7 +218,10 @@ def test_what_is_wrong_is_said_with_line_key_and_what_would_be_right(
     [
         ("comand: [x]", "scripts.sign.comand: is not a known key; did you mean 'command'?"),
         ("requires-scopes: ['queue:x']", "scripts.sign.requires-scopes[0]: no task can have the scope 'queue:x'"),
-        ("requires-scopes: ['${x}']", 'scripts.sign.requires-scopes[0]: found "${x}"; expected a scope without ${'),
+        (
+            "requires-scopes: ['${x}']",
+            'scripts.sign.requires-scopes[0]: found "x" in "x}"; expected one of payload, sandbox',
+        ),
         ("environment: {LD_PRELOAD: x}", "scripts.sign.environment.LD_PRELOAD: this variable makes programs load"),
         ("environment: {PYTHONPATH: x}", "scripts.sign.environment.PYTHONPATH: this variable makes programs load"),
         ("environment: {BASH_ENV: x}", "scripts.sign.environment.BASH_ENV: this variable makes programs load"),
