@@ -151,7 +151,7 @@ class Blobs:
         try:
             size = await _receive(request, part)
             headers = {name: request.headers[name] for name in _KEPT_HEADERS if name in request.headers}
-            await asyncio.to_thread(part.replace, self._directory / file)
+            part.replace(self._directory / file)
         finally:
             # Gone already, unless the upload was broken off.
             part.unlink(missing_ok=True)
@@ -171,19 +171,30 @@ class Blobs:
 
 async def _receive(request: web.Request, into: Path) -> int:
     """Write a body to a file; give its length."""
-    descriptor = await asyncio.to_thread(os.open, into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # Opened here, not in a thread: one that is cancelled would make the file after it was removed.
+    descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         size, held, chunks = 0, 0, list[bytes]()
         while chunk := await request.content.readany():
             chunks.append(chunk)
             held += len(chunk)
             if held >= _WRITE_BYTES:
-                await asyncio.to_thread(_write, descriptor, chunks)
+                await _written(descriptor, chunks)
                 size, held, chunks = size + held, 0, []
-        await asyncio.to_thread(_write, descriptor, chunks)
+        await _written(descriptor, chunks)
         return size + held
     finally:
         os.close(descriptor)
+
+
+async def _written(descriptor: int, chunks: list[bytes]) -> None:
+    """Write in a thread; when cancelled, return once it has ended, for its descriptor is closed next."""
+    writing = asyncio.get_running_loop().run_in_executor(None, _write, descriptor, chunks)
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
 
 
 def _write(descriptor: int, chunks: list[bytes]) -> None:

@@ -92,7 +92,7 @@ class RunEndpoints:
             for task in claims:
                 self._tasks.save(task)
             if claims:
-                taken = [{"taskId": task.task_id, "runId": len(task.runs) - 1} for task in claims]
+                taken = [(task.task_id, len(task.runs) - 1) for task in claims]
                 self._workers.note_claims(pool, *worker, taken)
         return [self._claim(task, now, taken_until) for task in claims]
 

@@ -90,15 +90,17 @@ class WorkerRows:
 
     def note(self, pool: str, worker_group: str, worker_id: str, now: datetime) -> None:
         """Note that a worker asks for work."""
-        worker = self.get(pool, worker_group, worker_id)
-        fresh = Worker(pool, worker_group, worker_id, now, now, from_milliseconds(0))
-        self.save(fresh if worker is None else replace(worker, seen=now))
+        self.save(replace(self._known(pool, worker_group, worker_id, now), seen=now))
 
-    def note_claims(self, pool: str, worker_group: str, worker_id: str, claims: list[dict[str, Any]]) -> None:
-        """Note what a worker that was noted got."""
-        worker = self.get(pool, worker_group, worker_id)
-        if worker is not None:
-            self.save(replace(worker, recent=(*worker.recent, *claims)[-_RECENT:]))
+    def note_claims(self, pool: str, worker_group: str, worker_id: str, claims: list[tuple[str, int]]) -> None:
+        """Note what a worker that was noted got: task and run ids."""
+        worker = self._known(pool, worker_group, worker_id, from_milliseconds(0))
+        got = tuple({"taskId": task_id, "runId": run_id} for task_id, run_id in claims)
+        self.save(replace(worker, recent=(*worker.recent, *got)[-_RECENT:]))
+
+    def _known(self, pool: str, worker_group: str, worker_id: str, now: datetime) -> Worker:
+        fresh = Worker(pool, worker_group, worker_id, now, now, from_milliseconds(0))
+        return self.get(pool, worker_group, worker_id) or fresh
 
     def is_quarantined(self, pool: str, worker_group: str, worker_id: str, now: datetime) -> bool:
         """Whether a worker gets no tasks now."""

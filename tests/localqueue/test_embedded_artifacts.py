@@ -1,7 +1,9 @@
 """Artifacts of the embedded Queue, and the presigned URLs behind them."""
 
+import asyncio
 import gzip
 import hashlib
+import os
 import socket
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from secureworker.localqueue import times
+from secureworker.localqueue.blobs import _written
 from tests.localqueue.harness import A_WORKER, ROOT, Checked, World, a_world
 
 
@@ -269,6 +272,9 @@ async def test_artifacts_of_what_does_not_exist_are_bad_input(world: World) -> N
     no_run = await world.artifact(ROOT, pending, "public/a", run_id=1)
     unclaimed = await world.artifact(ROOT, pending, "public/a")
 
+    listed = await world.ask(None, "listArtifacts", "Lt6zYny0R_y3P9NjWZUvLA", 0)
+
+    assert listed.status == 404
     answers = [(answer.status, answer.body["code"]) for answer in (unknown, no_run, unclaimed)]
     assert answers == [(400, "InputError")] * 3
 
@@ -330,3 +336,20 @@ async def test_a_large_artifact_passes_through_unchanged(world: World) -> None:
     _, got, _ = await world.get(created.body["putUrl"].partition("?")[0])
 
     assert got == content
+
+
+async def test_an_upload_that_is_cancelled_closes_no_file_that_is_still_written_to() -> None:
+    reader, writer = os.pipe()
+    size = 1 << 20  # more than a pipe holds: writing it blocks until somebody reads
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(_written(writer, [b"x" * size]))
+        left = size - len(await asyncio.to_thread(os.read, reader, 1))
+        writing.cancel()
+        await asyncio.sleep(0)
+        assert not writing.done()
+        while left:
+            left -= len(await asyncio.to_thread(os.read, reader, left))
+
+    assert writing.cancelled()
+    os.close(reader)
+    os.close(writer)

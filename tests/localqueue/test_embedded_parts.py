@@ -10,8 +10,11 @@ import taskcluster
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secureworker.core.claim import Credentials, Secret
 from secureworker.core.scopes import satisfies
 from secureworker.localqueue import hawk, times, validation
+from secureworker.localqueue.calls import parse_payload
+from secureworker.localqueue.credentials import wire
 from secureworker.localqueue.errors import ApiError
 from secureworker.localqueue.expressions import expand, missing, normalize, substitute
 from secureworker.localqueue.schemas import SCHEMAS
@@ -147,6 +150,7 @@ def test_a_bewit_is_found_anywhere_in_a_query(query: str) -> None:
     ("schema", "payload", "errors"),
     [
         ("queue/v1/claim-work-request.json#", [], ["data must be object"]),
+        ("queue/v1/claim-work-request.json#", None, ["data must be object"]),
         (
             "queue/v1/claim-work-request.json#",
             {"workerGroup": "", "workerId": "a b" * 20, "tasks": 33},
@@ -176,7 +180,7 @@ def test_a_bewit_is_found_anywhere_in_a_query(query: str) -> None:
 )
 def test_a_malformed_payload_is_told_all_that_is_wrong(schema: str, payload: Any, errors: list[str]) -> None:
     with pytest.raises(ApiError) as refusal:
-        validation.check(schema, payload, "ROOT")
+        validation.check(schema, validation.with_defaults(schema, payload), "ROOT")
 
     listed = [line.removeprefix("  * ") for line in refusal.value.message.splitlines() if line.startswith("  * ")]
     assert listed == errors
@@ -198,6 +202,25 @@ def test_a_reference_has_an_absolute_url(url: str, good: bool) -> None:  # noqa:
     payload = {"storageType": "reference", "url": url, "contentType": "a/b", "expires": times.javascript(NOW)}
 
     assert _accepted("queue/v1/post-artifact-request.json#", payload) is good
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\xff", "it is not UTF-8"),
+        (b"{nope", "Expected property name or '}' in JSON at position 1 (line 1 column 2)"),
+        (b"{}\n{", "Extra data in JSON at position 3 (line 2 column 1)"),
+    ],
+)
+def test_a_payload_that_is_no_json_is_told_why(raw: bytes, message: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        parse_payload(raw)
+
+    assert refusal.value.message == f"Failed to parse JSON: {message}"
+
+
+def test_credentials_without_a_certificate_are_sent_without_one() -> None:
+    assert wire(Credentials("me", Secret("token"))) == {"clientId": "me", "accessToken": "token"}
 
 
 # The harness

@@ -1,6 +1,7 @@
 """The embedded Taskcluster as a whole: restarts, times that pass, the command, the official clients."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from taskcluster import upload as synchronous_upload
 from taskcluster.aio import download, upload
 from taskcluster.exceptions import TaskclusterRestFailure
 
-from secureworker.cli.local_queue import command
+from secureworker.cli.local_queue import _explain, command
 from secureworker.localqueue.database import UnusableData
 from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings
@@ -210,6 +211,11 @@ def test_a_taken_port_is_said_clearly() -> None:
 
     assert result.exit_code == 1
     assert f"port {port} of 127.0.0.1 is taken; give another --port" in result.output
+
+
+def test_a_port_that_is_not_ours_to_take_is_said_clearly() -> None:
+    # Root may take any port, so this is not provoked.
+    assert "give a --port of 1024 or more" in _explain(PermissionError(errno.EACCES, "Permission denied"), 80, None)
 
 
 def test_a_directory_that_cannot_be_made_is_said_clearly(tmp_path: Path) -> None:
