@@ -170,7 +170,9 @@ def _fill(home: str, workspace: Workspace, plan: Plan) -> None:
         # 0700: gpg and ssh refuse a home that others can enter.
         files.make_directory(inside(HOME_DIR), mode=0o700, owner=uid)
         for path, content in _contract(plan):
-            files.write_new(inside(path), files.as_json(content), mode=0o644, owner=uid)
+            # The config file is the policy's word, and stays the worker's.
+            owner = None if path == CONFIG_FILE else uid
+            files.write_new(inside(path), files.as_json(content), mode=0o644, owner=owner)
     except OSError as error:
         raise HostError(f"the workspace {home} cannot be made: {error.strerror}; is the disk full?") from error
     for index, pin in enumerate(plan.pinned):
