@@ -121,7 +121,9 @@ def command(context: click.Context, /, **options: Any) -> None:
     """
     # Imported here: `secureworker --help` must not wait for HTTP, cryptography and schemas.
     from secureworker.host.logs import LogFormat, configure
+    from secureworker.host.signals import hold
 
+    hold()
     configure(LogFormat(options["log_format"]), verbose=bool(options["verbose"]))
     context.exit(_run(options))
 

@@ -4,7 +4,17 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import Final, final
+
+CAUGHT: Final = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+
+def hold() -> None:
+    """Let signals wait until `Signals.caught`. Call it first of all: SIGUSR1 kills a process that does not expect it.
+
+    A container platform may send it at any time, and loading the program takes a while.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
 
 
 @final
@@ -29,15 +39,15 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator["Signals"]:
-        """Catch the signals while this context is open. Do so first of all: uncaught, SIGUSR1 kills the process."""
+        """Catch the signals while this context is open, those too that were on hold."""
         loop = asyncio.get_running_loop()
-        actions = {signal.SIGUSR1: self._drain, signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
-        for number, action in actions.items():
-            loop.add_signal_handler(number, action)
+        for number in CAUGHT:
+            loop.add_signal_handler(number, self._drain if number == signal.SIGUSR1 else self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
         try:
             yield self
         finally:
-            for number in actions:
+            for number in CAUGHT:
                 loop.remove_signal_handler(number)
 
 
