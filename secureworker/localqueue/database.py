@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     rank INTEGER NOT NULL, turn INTEGER NOT NULL, deadline INTEGER NOT NULL, taken_until INTEGER NOT NULL,
     retries_left INTEGER NOT NULL, definition TEXT NOT NULL, runs TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS waiting ON tasks (pool, state, rank, turn);
+CREATE INDEX IF NOT EXISTS turns ON tasks (turn);
 CREATE INDEX IF NOT EXISTS claims ON tasks (state, taken_until);
 CREATE INDEX IF NOT EXISTS deadlines ON tasks (state, deadline);
 CREATE INDEX IF NOT EXISTS groups ON tasks (task_group);
@@ -56,10 +57,11 @@ class Database:
 
     def __init__(self, directory: str | None) -> None:
         path = ":memory:" if directory is None else str(Path(directory) / "state.sqlite3")
+        self._db = _connected(path)
         try:
-            self._db = sqlite3.connect(path, timeout=_LOCKED_SECONDS, isolation_level=None)
             self._open(path)
         except sqlite3.Error as problem:
+            self._db.close()
             message = f"{path}: {problem}; end the local-queue that uses it, or give another --data directory"
             raise UnusableData(message) from problem
 
@@ -99,3 +101,10 @@ class Database:
         self._db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (name, fresh))
         ((value,),) = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchall()
         return str(value)
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=_LOCKED_SECONDS, isolation_level=None)
+    except sqlite3.Error as problem:
+        raise UnusableData(f"{path}: {problem}; give another --data directory") from problem

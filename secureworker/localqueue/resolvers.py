@@ -21,6 +21,7 @@ class Resolvers:
         self._tasks = tasks
         self._wakeups = wakeups
         self._clock = settings.clock
+        self._caught_up = False
         self._delay = timedelta(seconds=settings.deadline_delay)
 
     def expire_claims(self) -> None:
@@ -36,16 +37,20 @@ class Resolvers:
 
     def schedule_dependents(self) -> None:
         """Schedule tasks whose dependencies are resolved as they require."""
-        if not self._wakeups.unseen_resolutions:
-            return
-        self._wakeups.unseen_resolutions = False
+        resolved = self._wakeups.resolutions()
+        waiting = [task for needed in sorted(resolved) for task in self._tasks.dependents(needed)]
+        if not self._caught_up:
+            # What was resolved before this server started is not remembered.
+            waiting, self._caught_up = self._tasks.unscheduled(), True
         now = times.truncate(self._clock())
-        ready = [
-            task
-            for task in self._tasks.unscheduled()
-            if task.deadline > now and satisfied(task, self._tasks.states(task.definition["dependencies"]))
-        ]
-        self._save([lifecycle.scheduled(task, now) for task in ready])
+        ready = {
+            task.task_id: lifecycle.scheduled(task, now)
+            for task in waiting
+            if task.state == "unscheduled"
+            and task.deadline > now
+            and satisfied(task, self._tasks.states(task.definition["dependencies"]))
+        }
+        self._save(list(ready.values()))
 
     def _save(self, tasks: list[Task]) -> None:
         if tasks:

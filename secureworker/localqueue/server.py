@@ -39,7 +39,7 @@ QUEUE_CLIENT = "static/taskcluster/queue"
 """Who issues the credentials of runs."""
 BEHAVES_AS = "106"
 """The release whose behaviour is copied; what `__version__` says."""
-_READ_BUFFER_BYTES = 1 << 18
+_READ_BUFFER_BYTES = 1 << 20
 _SHUTDOWN_SECONDS = 2.0
 _BACKLOG = 128
 

@@ -44,7 +44,7 @@ class TaskRows:
         taken_until = task.runs[-1].taken_until if task.runs and task.state == "running" else None
         self._db.execute(
             "UPDATE tasks SET state = ?, runs = ?, retries_left = ?, taken_until = ?, turn = CASE WHEN ? = 'pending'"
-            " THEN (SELECT coalesce(max(turn), 0) + 1 FROM tasks WHERE pool = ? AND state = 'pending') ELSE 0 END"
+            " THEN (SELECT coalesce(max(turn), 0) + 1 FROM tasks) ELSE 0 END"
             " WHERE task_id = ?",
             (
                 task.state,
@@ -52,7 +52,6 @@ class TaskRows:
                 task.retries_left,
                 0 if taken_until is None else milliseconds(taken_until),
                 task.state,
-                task.pool,
                 task.task_id,
             ),
         )

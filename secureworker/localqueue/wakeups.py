@@ -13,17 +13,21 @@ class Wakeups:
         self._pools: dict[str, asyncio.Event] = {}
         self.closing = asyncio.Event()
         """Set once; then every poll is answered, and none waits any more."""
-        self.unseen_resolutions = True
-        """Whether a task was resolved since dependencies were last looked at."""
+        self._resolved: set[str] = set()
 
     def changed(self, task: Task) -> None:
-        """Wake the pool's polls where a task became pending; note that one was resolved."""
+        """Wake the pool's polls where a task became pending; remember that one was resolved."""
         if task.state == "pending":
             event = self._pools.pop(task.pool, None)
             if event is not None:
                 event.set()
         if task.state not in ACTIVE:
-            self.unseen_resolutions = True
+            self._resolved.add(task.task_id)
+
+    def resolutions(self) -> set[str]:
+        """Give the tasks that were resolved since this was last asked."""
+        resolved, self._resolved = self._resolved, set()
+        return resolved
 
     async def wait(self, pool: str, seconds: float) -> None:
         """Return when it is time to look again, after `seconds` at the latest."""

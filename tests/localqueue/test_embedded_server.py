@@ -90,6 +90,14 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_directory_in_the_databases_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite3").mkdir()
+
+    with pytest.raises(UnusableData, match="unable to open"):
+        async with a_world(None, data=str(tmp_path)):
+            pass
+
+
 async def test_without_a_directory_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     async with a_world(None) as world:
