@@ -12,7 +12,6 @@ from secureworker.artifacts.transfer import BytesBody, FileBody, NotStored, put
 from secureworker.core.ids import Sha256
 from secureworker.ports import ObjectTarget
 
-_CALL_SECONDS = 60.0
 _INLINE_BYTES = 8192
 """`maxLength` of `objectData` in Taskcluster's schema upload-method-data-inline.json, decoded."""
 _RETRIED_STATUS = 429
@@ -30,18 +29,18 @@ class _ObjectClient(Protocol):
 class ObjectService:
     """Calls the Object service of one Taskcluster. Does not retry; says whether that may help."""
 
-    def __init__(self, session: aiohttp.ClientSession, root_url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, root_url: str, stall_seconds: float) -> None:
         self._session = session
         self._root_url = root_url
+        self._stall_seconds = stall_seconds
 
     async def upload(
-        self, target: ObjectTarget, body: FileBody | BytesBody, kind: tuple[str, datetime], *, stall_seconds: float
+        self, target: ObjectTarget, body: FileBody | BytesBody, content_type: str, expires: datetime
     ) -> NotStored | None:
         """Negotiate a way to upload, and upload; small bodies within the negotiation.
 
-        `kind` is the content type and when the object expires: both as they were in `createArtifact`.
+        `content_type` and `expires` are what they were in `createArtifact`.
         """
-        content_type, expires = kind
         proposed: dict[str, Any] = {"putUrl": {"contentType": content_type, "contentLength": body.size}}
         if body.size <= _INLINE_BYTES:
             proposed["dataInline"] = {
@@ -62,7 +61,7 @@ class ObjectService:
                 return None
             case {"putUrl": {"url": str(url), "headers": dict(headers)}}:
                 # They are part of the URL's signature, and must be sent as they are.
-                return await put(self._session, url, body, headers, stall_seconds=stall_seconds)
+                return await put(self._session, url, body, headers, stall_seconds=self._stall_seconds)
             case _:
                 return NotStored("the object service offers no way to upload that this worker knows", again=False)
 
@@ -78,10 +77,10 @@ class ObjectService:
 
         client = self._client(target)
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with asyncio.timeout(self._stall_seconds):
                 answer = await getattr(client, method)(target.object_name, asked)
         except TimeoutError:
-            return NotStored(f"the object service did not answer {method} in {_CALL_SECONDS:g} s", again=True)
+            return NotStored(f"the object service did not answer {method} in {self._stall_seconds:g} s", again=True)
         except (exceptions.TaskclusterRestFailure, exceptions.TaskclusterAuthFailure) as error:
             again = error.status_code == _RETRIED_STATUS or error.status_code >= _SERVER_ERRORS
             return NotStored(f"the object service answered {error.status_code} to {method}", again=again)

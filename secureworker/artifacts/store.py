@@ -85,7 +85,7 @@ class HttpArtifactStore:
         self._session = session
         self._clock = clock
         self._settings = settings
-        self._objects = ObjectService(session, settings.root_url)
+        self._objects = ObjectService(session, settings.root_url, settings.stall_seconds)
 
     async def put(self, run: ClaimedRun, artifacts: tuple[Artifact, ...]) -> None:
         """Upload all, several at a time; the first that fails for good ends the others.
@@ -193,16 +193,15 @@ class HttpArtifactStore:
                 assert_never(self._settings.storage)
 
     async def _transfer(self, target: UploadTarget, upload: _Upload) -> NotStored | None:
-        stall_seconds = self._settings.stall_seconds
         match target:
             case PutTarget():
                 headers = {"Content-Type": upload.content_type}
                 if upload.encoding:
                     headers["Content-Encoding"] = upload.encoding
+                stall_seconds = self._settings.stall_seconds
                 return await put(self._session, target.url, upload.body, headers, stall_seconds=stall_seconds)
             case ObjectTarget():
-                kind = (upload.content_type, upload.expires)
-                return await self._objects.upload(target, upload.body, kind, stall_seconds=stall_seconds)
+                return await self._objects.upload(target, upload.body, upload.content_type, upload.expires)
             case NoTarget():
                 return NotStored("the Queue gave no place to upload to", again=False)
             case _:

@@ -16,6 +16,8 @@ from secureworker.host.beneath import open_beneath
 
 MAX_DEPTH = 32
 """Segments of an artifact's name."""
+MAX_PATH = 1024
+"""Bytes of a name, as in `ArtifactName`; a deeper directory cannot hold an output, and beyond 4096 not be opened."""
 MAX_ENTRIES = 100_000
 """Files and directories looked at; ten times the most artifacts a release task has been seen with."""
 MAX_SHOWN = 20
@@ -30,6 +32,7 @@ _KINDS = {
 }
 _REFUSED_BY_KERNEL = {
     errno.EACCES: "cannot be read by the worker",
+    errno.EAGAIN: "changed while it was sealed",
     errno.EPERM: "cannot be read by the worker",
     errno.ELOOP: "is a symlink, or lies behind one",
     errno.ENOENT: "vanished while it was sealed",
@@ -159,8 +162,9 @@ class _Walk:
 
     def _look_at(self, path: bytes, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
-            if path.count(b"/") + 1 >= MAX_DEPTH:
-                self.offences.add(shown(path), f"is nested deeper than {MAX_DEPTH} directories")
+            if path.count(b"/") + 1 >= MAX_DEPTH or len(path) >= MAX_PATH:
+                why = f"is nested deeper than {MAX_DEPTH} directories or {MAX_PATH} characters"
+                self.offences.add(shown(path), why)
             else:
                 self._pending.append(path)
             return

@@ -1,11 +1,13 @@
 """Uploads to the Object service: the embedded one, with faults put before it."""
 
+import asyncio
 import json
 import os
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,7 +18,7 @@ from taskcluster.aio import Object
 
 from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
 from secureworker.core.claim import Credentials, Secret
-from secureworker.core.errors import ServiceError
+from secureworker.core.errors import HostError, ServiceError
 from secureworker.core.ids import ArtifactName
 from secureworker.localqueue.blobs import OBJECTS
 from secureworker.localqueue.server import Running, serve
@@ -35,7 +37,8 @@ class Faults:
     def __init__(self) -> None:
         self.next: dict[str, deque[web.Response]] = {}
         self.asked: list[tuple[str, Any]] = []
-        self.paths: list[str] = []
+        self.silent = 0
+        """How many requests to leave without an answer."""
 
     def add(self, beginning: str, *answers: web.Response) -> None:
         self.next.setdefault(beginning, deque()).extend(answers)
@@ -43,9 +46,11 @@ class Faults:
     def middleware(self) -> Any:
         @web.middleware
         async def strike(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self.paths.append(request.path)
             if request.path.startswith("/api/object/"):
                 self.asked.append((request.path.split("/")[4], json.loads(await request.read())))
+            if self.silent:
+                self.silent -= 1
+                await asyncio.Event().wait()
             for beginning, answers in self.next.items():
                 if request.path.startswith(beginning) and answers:
                     await request.read()
@@ -76,6 +81,12 @@ def objects(run: UploadRun) -> UploadRun:
 @pytest.fixture
 async def store(taskcluster: Running, session: aiohttp.ClientSession, clock: HurriedClock) -> HttpArtifactStore:
     return HttpArtifactStore(session, clock, UploadSettings(taskcluster.root_url, Storage.OBJECT, attempts=3))
+
+
+@pytest.fixture
+async def impatient(taskcluster: Running, session: aiohttp.ClientSession, clock: HurriedClock) -> HttpArtifactStore:
+    settings = UploadSettings(taskcluster.root_url, Storage.OBJECT, attempts=3, stall_seconds=0.3)
+    return HttpArtifactStore(session, clock, settings)
 
 
 async def download(taskcluster: Running) -> tuple[bytes, dict[str, str], dict[str, str]]:
@@ -212,3 +223,23 @@ async def test_an_artifact_expires_at_the_millisecond_that_was_asked_for(
     await store.put(objects, (replace(artifact, expires=artifact.expires + timedelta(microseconds=123_000)),))
 
     assert faults.asked[0][1]["expires"] == "2026-02-01T12:00:00.123Z"
+
+
+async def test_a_service_that_does_not_answer_is_left_and_asked_again(
+    impatient: HttpArtifactStore, objects: UploadRun, faults: Faults, sealed: Sealed
+) -> None:
+    faults.silent = 1
+
+    await impatient.put(objects, (sealed("public/a", b"content"),))
+
+    assert [call for call, _ in faults.asked] == ["upload", "upload", "finish-upload"]
+
+
+async def test_a_small_sealed_copy_that_is_gone_is_the_hosts_fault(
+    store: HttpArtifactStore, objects: UploadRun, sealed: Sealed
+) -> None:
+    artifact = sealed("public/a", b"content")
+    Path(artifact.path).unlink()
+
+    with pytest.raises(HostError, match="a sealed output cannot be read: No such file"):
+        await store.put(objects, (artifact,))

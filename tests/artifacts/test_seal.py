@@ -281,6 +281,20 @@ async def test_directories_nested_too_deep_are_refused(workspace: Workspace, out
     assert "is nested deeper than 32 directories" in str(await refusal(workspace))
 
 
+async def test_a_path_too_long_to_be_opened_is_the_scripts_fault_and_not_the_hosts(
+    workspace: Workspace, outputs: Path
+) -> None:
+    directory = os.open(outputs, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 255, dir_fd=directory)
+        below = os.open("d" * 255, os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(directory)
+
+    assert "is nested deeper than" in str(await refusal(workspace))
+
+
 def test_a_million_directory_entries_are_not_all_looked_at(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"d{number}").mkdir()

@@ -284,6 +284,16 @@ async def test_a_sealed_copy_that_is_shorter_is_the_hosts_fault_and_is_not_store
     assert storage.stored == {}
 
 
+async def test_a_disk_that_cannot_be_read_is_the_hosts_fault(
+    store: HttpArtifactStore, run: UploadRun, sealed: Sealed
+) -> None:
+    # Nothing is mapped at address 0, where reading this file begins: EIO, as of a broken disk.
+    broken = replace(sealed("a", b""), size=10, path="/proc/self/mem")
+
+    with pytest.raises(HostError, match="Input/output error"):
+        await store.put(run, (broken,))
+
+
 async def test_cancelling_an_upload_leaves_no_compressed_copy(
     store: HttpArtifactStore, run: UploadRun, storage: S3, sealed: Sealed, tmp_path: Path
 ) -> None:
