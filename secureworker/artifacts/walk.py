@@ -163,8 +163,9 @@ class _Walk:
     def _look_at(self, path: bytes, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
             if path.count(b"/") + 1 >= MAX_DEPTH or len(path) >= MAX_PATH:
-                why = f"is nested deeper than {MAX_DEPTH} directories or {MAX_PATH} characters"
-                self.offences.add(shown(path), why)
+                self.offences.add(
+                    shown(path), f"is nested deeper than {MAX_DEPTH} directories or {MAX_PATH} characters"
+                )
             else:
                 self._pending.append(path)
             return
