@@ -95,9 +95,12 @@ def against_denials(task: TaskDefinition, constraints: TaskConstraints) -> Itera
 def _denies(rule: DenyRule, task: TaskDefinition) -> bool:
     """Whether a task fulfils every condition of a rule; a condition that is not given is fulfilled."""
     definition: Json = dict(task.verbatim)
+    problems = rule.definition.problems(definition) if rule.definition is not None else ()
+    # A problem without a keyword says that the definition could not be looked at: then it is denied.
+    as_described = all(not problem.keyword for problem in problems)
     return (
         (not rule.scopes or any(overlaps(pattern, scope) for pattern in rule.scopes for scope in task.scopes))
         and (not rule.scheduler_ids or task.scheduler_id in rule.scheduler_ids)
         and (not rule.project_ids or task.project_id in rule.project_ids)
-        and (rule.definition is None or not rule.definition.problems(definition))
+        and as_described
     )

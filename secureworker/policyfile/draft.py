@@ -51,6 +51,13 @@ class Draft:
             value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
         return value if value is not _MISSING and self._sound(path) else default
 
+    def first(self, paths: tuple[Path, ...], default: Any) -> Any:
+        """Give what is at the first of `paths` where the file says something; `default` where none is, or unsound."""
+        for path in paths:
+            if self.has(path):
+                return self.get(path, default)
+        return default
+
     def has(self, path: Path) -> bool:
         """Whether the file says something at `path`, sound or not."""
         return path in self.document.lines

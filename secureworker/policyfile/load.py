@@ -9,14 +9,13 @@ from typing import Any
 
 from secureworker.core.errors import PolicyError
 from secureworker.core.ids import Sha256, WorkerPool
-from secureworker.core.policy import Policy, ScopeEquals, ScriptRule, TaskConstraints
+from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule, When
 from secureworker.core.schemas import CompiledSchema, Path
-from secureworker.core.scopes import overlaps
 from secureworker.host.documents import BadDocument, parse
+from secureworker.policyfile.common import read_constraints, read_trust
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.places import Places
-from secureworker.policyfile.quantities import parse_duration
-from secureworker.policyfile.rules import read_rule
+from secureworker.policyfile.rules import check_environment, read_rule
 
 
 def read_schema(name: str) -> dict[str, Any]:
@@ -62,9 +61,10 @@ def load(path: str, *, host: bool = True) -> Policy:
 
 
 def _read(draft: Draft, sha256: Sha256) -> Policy:
-    tasks = _constraints(draft)
+    tasks, trust = read_constraints(draft), read_trust(draft)
+    check_environment(draft, ("defaults", "environment"))
     names = draft.keys(("scripts",))
-    scripts = tuple(read_rule(draft, name, tasks, alone=len(names) == 1) for name in names)
+    scripts = tuple(read_rule(draft, name, tasks, trust, alone=len(names) == 1) for name in names)
     _check_choices(draft, scripts)
     return Policy(
         sha256=sha256,
@@ -72,44 +72,21 @@ def _read(draft: Draft, sha256: Sha256) -> Policy:
         worker_pool=WorkerPool.parse(draft.get(("worker-pool",), "none/none")),
         tasks=tasks,
         scripts=scripts,
+        trust=trust,
+        files=draft.places.files(),
     )
-
-
-def _constraints(draft: Draft) -> TaskConstraints:
-    at: Path = ("tasks", "scopes")
-    allow, forbid = draft.get((*at, "allow"), []), draft.get((*at, "forbid"), [])
-    for index, pattern in enumerate(allow):
-        _check_allowed(draft, (*at, "allow", index), pattern)
-    for key, patterns in (("allow", allow), ("forbid", forbid)):
-        for index, pattern in enumerate(patterns):
-            if pattern.endswith("**"):
-                draft.complain((*at, key, index), f"found {pattern!r}; one * at the end stands for everything")
-    return TaskConstraints(
-        scheduler_ids=tuple(draft.get(("tasks", "scheduler-ids"), [])),
-        project_ids=tuple(draft.get(("tasks", "project-ids"), [])),
-        scopes_allow=tuple(allow),
-        scopes_forbid=tuple(forbid),
-        max_run_time=parse_duration(draft.get(("tasks", "max-run-time"), "999y")),
-    )
-
-
-def _check_allowed(draft: Draft, at: Path, pattern: str) -> None:
-    """Refuse patterns that no reviewer can know the reach of."""
-    if pattern.endswith("*") and ":" not in pattern.rstrip("*").rstrip(":"):
-        draft.complain(at, f"found {pattern!r}, which covers a whole kind of scopes; allow what is needed here only")
-    elif overlaps("assume:*", pattern):
-        draft.complain(
-            at, f"found {pattern!r}: what a role stands for changes without this policy; allow the scopes themselves"
-        )
 
 
 def _check_choices(draft: Draft, scripts: tuple[ScriptRule, ...]) -> None:
-    chosen: dict[str, str] = {}
+    """No two scripts are chosen by the same thing, and all by the same kind of thing."""
+    chosen: dict[When, str] = {}
+    kinds = {type(rule.when) for rule in scripts}
     for rule in scripts:
-        if isinstance(rule.when, ScopeEquals):
-            scope = rule.when.prefix + rule.when.equals
-            if scope in chosen:
-                draft.complain(
-                    ("scripts", rule.name, "when"), f"scripts.{chosen[scope]} is chosen by {scope!r} already"
-                )
-            chosen[scope] = rule.name
+        at: Path = ("scripts", rule.name, "when")
+        # Two prefixes may be cut differently and make the same scope.
+        when = ScopeEquals(rule.when.prefix + rule.when.equals, "") if isinstance(rule.when, ScopeEquals) else rule.when
+        if when in chosen and not isinstance(when, Always):
+            draft.complain(at, f"scripts.{chosen[when]} is chosen by the same already")
+        chosen[when] = rule.name
+        if {ScopeEquals, PayloadEquals} <= kinds and isinstance(rule.when, PayloadEquals):
+            draft.complain(at, "other scripts are chosen by scopes; choose all by scopes, or all by the payload")

@@ -9,6 +9,7 @@ from typing import Final
 
 from secureworker.core.claim import Json
 from secureworker.core.ids import Sha256
+from secureworker.core.plan import PinnedFile
 from secureworker.core.schemas import BadSchema, CompiledSchema, Path, show, too_much
 from secureworker.host.documents import MAX_BYTES, BadDocument, parse
 from secureworker.host.ownership import others_who_could_change
@@ -33,6 +34,7 @@ class Places:
     def __init__(self, base: str, *, host: bool) -> None:
         self.base = base
         self.host = host
+        self._files: dict[str, Sha256] = {}
 
     def resolve(self, path: str) -> str:
         """Make a path of the policy absolute.
@@ -111,8 +113,10 @@ class Places:
         except ValueError as error:
             raise BadSchema(str(error), path) from error
         name = os.path.relpath(full, self.base)
+        content = self.read(full)
+        self._files[full] = Sha256(hashlib.sha256(content).hexdigest())
         try:
-            value = parse(self.read(full), name).value
+            value = parse(content, name).value
         except BadDocument as error:
             raise ValueError(str(error)) from error
         for problem in self.exposed(full):
@@ -123,6 +127,10 @@ class Places:
         if excess:
             raise BadSchema(f"{name}: {excess}", path)
         return name, value
+
+    def files(self) -> tuple[PinnedFile, ...]:
+        """Give the schemas that were read, by path."""
+        return tuple(PinnedFile(path, digest) for path, digest in sorted(self._files.items()))
 
     def digest(self, path: str) -> Sha256:
         """Give the sha256 of a file of the host.

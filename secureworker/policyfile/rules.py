@@ -2,32 +2,29 @@
 
 import os
 import stat
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from secureworker.core.claim import Json
 from secureworker.core.ids import ScriptName, Sha256
-from secureworker.core.outcome import ExitCodes, Resolution
-from secureworker.core.plan import TASK_DIR, Limits, Mount, OutputRules, PinnedFile
-from secureworker.core.policy import Always, ScopeEquals, ScriptRule, TaskConstraints, When
-from secureworker.core.schemas import BadSchema, CompiledSchema, Path, show
+from secureworker.core.plan import PinnedFile
+from secureworker.core.policy import (
+    Always,
+    PayloadEquals,
+    ScopeEquals,
+    ScriptRule,
+    TaskConstraints,
+    TrustedPool,
+    When,
+)
+from secureworker.core.schemas import Path, show
 from secureworker.core.scopes import overlaps, satisfies
 from secureworker.core.templates import BadTemplate, Template
+from secureworker.policyfile.bounds import read_exit_codes, read_grace, read_limits, read_outputs
+from secureworker.policyfile.common import read_schema_at
 from secureworker.policyfile.draft import Draft
-from secureworker.policyfile.quantities import parse_duration, parse_size, spell_duration
+from secureworker.policyfile.reach import read_mounts, read_network, read_secrets, read_taskcluster, read_upstream
 
 _NO_DIGEST: Final = Sha256("0" * 64)
-_DEFAULT_RUN_TIME: Final = "30m"
-_DEFAULT_LIMITS: Final[Mapping[str, Any]] = {
-    "memory": "2GiB",
-    "processes": 256,
-    "cpus": 1,
-    "disk": "10GiB",
-    "files": 100_000,
-    "log": "64MiB",
-    "open-files": 1024,
-}
 
 _WORKERS_OWN: Final = frozenset(
     {"HOME", "PATH", "TASK_ID", "RUN_ID", "TASK_GROUP_ID", "TMPDIR", "http_proxy", "https_proxy", "no_proxy"}
@@ -56,41 +53,51 @@ _LOADER_NAMES: Final = frozenset(
     | {"_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "EDITOR", "VISUAL", "PAGER", "BROWSER", "SSH_ASKPASS"}
 )
 
-_HIDDEN_SOURCES: Final = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot")
-"""Nothing of these is shown to a script: handles on the host, and sockets of its services."""
-_PRIVATE_SOURCES: Final = ("/etc", "/root", "/home", "/var", "/var/lib")
-"""Not shown as a whole; what lies deeper may be."""
-_SANDBOX_OWN: Final = ("/proc", "/sys", "/dev", "/tmp", "/run", TASK_DIR)  # noqa: S108 - the sandbox's, not the host's
-"""Targets at and below which the sandbox has its own."""
-_SANDBOX_TREES: Final = ("/", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/home", "/var", "/opt")
-"""Targets that would hide a part of the sandbox's root."""
 
-
-def _within(path: str, trees: tuple[str, ...]) -> bool:
-    return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
-
-
-def read_rule(draft: Draft, name: str, constraints: TaskConstraints, *, alone: bool) -> ScriptRule:
+def read_rule(
+    draft: Draft, name: str, constraints: TaskConstraints, trust: tuple[TrustedPool, ...], *, alone: bool
+) -> ScriptRule:
     """Read `scripts.<name>`. Problems go into `draft`; what is given back then is of no use."""
     at: Path = ("scripts", name)
     pinned = _pinned(draft, (*at, "pinned"))
+    limits, unlimited = read_limits(draft, (*at, "limits"), constraints)
     return ScriptRule(
         name=ScriptName(name),
         description=draft.get((*at, "description"), ""),
         when=_when(draft, at, constraints, alone=alone),
         command=_command(draft, at, pinned),
         pinned=tuple(pinned.values()),
-        payload_schema=_payload(draft, (*at, "payload")),
+        payload_schema=read_schema_at(draft, (*at, "payload")),
         requires_scopes=_required_scopes(draft, (*at, "requires-scopes"), constraints),
         environment=_environment(draft, (*at, "environment")),
         config=_config(draft, (*at, "config")),
-        limits=_limits(draft, (*at, "limits"), constraints),
-        mounts=_mounts(draft, (*at, "mounts")),
-        outputs=_outputs(draft, (*at, "artifacts")),
-        exit_codes=_exit_codes(draft, (*at, "exit-codes")),
+        limits=limits,
+        mounts=read_mounts(draft, (*at, "mounts")),
+        outputs=read_outputs(draft, (*at, "artifacts")),
+        exit_codes=read_exit_codes(draft, (*at, "exit-codes")),
         repeatable=draft.get((*at, "repeatable"), default=True),
-        grace=parse_duration(draft.get((*at, "on-shutdown", "grace"), "10s")),
+        grace=read_grace(draft, (*at, "on-shutdown")),
+        secrets=read_secrets(draft, (*at, "secrets")),
+        network=read_network(draft, (*at, "network")),
+        taskcluster=read_taskcluster(draft, (*at, "taskcluster"), constraints),
+        upstream=read_upstream(draft, (*at, "upstream"), trust),
+        unlimited=unlimited,
     )
+
+
+def check_environment(draft: Draft, at: Path) -> dict[str, str]:
+    """Read environment variables, and refuse those that are the worker's, or make programs run something else."""
+    variables: dict[str, str] = draft.get(at, {})
+    for name in variables:
+        if name in _WORKERS_OWN or name.startswith(_WORKERS_PREFIXES):
+            draft.complain((*at, name), "the worker sets this variable itself; remove it")
+        elif name in _HARMLESS_PYTHON | _HARMLESS_GIT:
+            continue
+        elif name in _LOADER_NAMES or name.startswith(_LOADERS):
+            draft.complain(
+                (*at, name), "this variable makes programs load or run something else; put it into the script"
+            )
+    return variables
 
 
 def _when(draft: Draft, at: Path, constraints: TaskConstraints, *, alone: bool) -> When:
@@ -98,9 +105,11 @@ def _when(draft: Draft, at: Path, constraints: TaskConstraints, *, alone: bool) 
         if not alone:
             draft.complain(at, "'when' is missing; only a policy's single script may do without it")
         return Always()
-    when = draft.get((*at, "when"), None)
+    when: dict[str, str] | None = draft.get((*at, "when"), None)
     if when is None:
         return Always()
+    if "payload-field" in when:
+        return PayloadEquals(when["payload-field"], when["equals"])
     chosen = ScopeEquals(when["scope-prefix"], when["equals"])
     scope = chosen.prefix + chosen.equals
     if chosen.prefix.endswith("*") or scope.endswith("*"):
@@ -196,19 +205,6 @@ def _executable(path: str) -> bool:
         return True
 
 
-def _payload(draft: Draft, at: Path) -> CompiledSchema:
-    written = draft.get(at, None)
-    if written is not None:
-        try:
-            return draft.places.schema(written)
-        except BadSchema as error:
-            where = (*at, *error.path)
-            draft.complain(where if draft.has(where) else at, str(error))
-        except ValueError as error:
-            draft.complain(at, str(error))
-    return CompiledSchema({})
-
-
 def _required_scopes(draft: Draft, at: Path, constraints: TaskConstraints) -> tuple[Template, ...]:
     scopes: list[Json] = draft.get(at, [])
     templates = tuple(_template(draft, (*at, index), scope) for index, scope in enumerate(scopes))
@@ -219,16 +215,7 @@ def _required_scopes(draft: Draft, at: Path, constraints: TaskConstraints) -> tu
 
 
 def _environment(draft: Draft, at: Path) -> tuple[tuple[str, str], ...]:
-    variables: dict[str, str] = draft.get(at, {})
-    for name in variables:
-        if name in _WORKERS_OWN or name.startswith(_WORKERS_PREFIXES):
-            draft.complain((*at, name), "the worker sets this variable itself; remove it")
-        elif name in _HARMLESS_PYTHON | _HARMLESS_GIT:
-            continue
-        elif name in _LOADER_NAMES or name.startswith(_LOADERS):
-            draft.complain(
-                (*at, name), "this variable makes programs load or run something else; put it into the script"
-            )
+    variables = {**draft.get(("defaults", "environment"), {}), **check_environment(draft, at)}
     return tuple(sorted(variables.items()))
 
 
@@ -242,107 +229,3 @@ def _config(draft: Draft, at: Path) -> Template | None:
                 (*at, key), f"the worker sets this key itself; remove it, or write {{$eval: sandbox.{place}}}"
             )
     return _template(draft, at, config)
-
-
-def _limits(draft: Draft, at: Path, constraints: TaskConstraints) -> Limits:
-    def get(key: str) -> Any:
-        return draft.get((*at, key), _DEFAULT_LIMITS[key])
-
-    longest = constraints.max_run_time
-    if draft.has((*at, "run-time")):
-        run_time = parse_duration(draft.get((*at, "run-time"), _DEFAULT_RUN_TIME))
-        if run_time > longest:
-            draft.complain(
-                (*at, "run-time"),
-                f"found {spell_duration(run_time)}; expected at most tasks.max-run-time, {spell_duration(longest)},",
-            )
-    else:
-        run_time = min(parse_duration(_DEFAULT_RUN_TIME), longest)
-    values: dict[str, Any] = {
-        "run_time": run_time,
-        "memory_bytes": parse_size(get("memory")),
-        "processes": get("processes"),
-        "cpus": float(get("cpus")),
-        "disk_bytes": parse_size(get("disk")),
-        "files": get("files"),
-        "log_bytes": parse_size(get("log")),
-        "open_files": get("open-files"),
-    }
-    try:
-        return Limits(**values)
-    except ValueError as error:
-        draft.complain(at, str(error))
-        return Limits(timedelta(minutes=1), 2**30, 2, 1, 2**30, 1000, 2**20, 64)
-
-
-def _mounts(draft: Draft, at: Path) -> tuple[Mount, ...]:
-    mounts: dict[str, Mount] = {}
-    for index, written in enumerate(draft.get(at, [])):
-        here = (*at, index)
-        try:
-            source = draft.places.resolve(written["source"])
-        except ValueError as error:
-            draft.complain((*here, "source"), str(error))
-            continue
-        target = written.get("target", source)
-        draft.complain_all((*here, "source"), _against_source(source))
-        draft.complain_all((*here, "target") if "target" in written else here, _against_target(target))
-        if target in mounts:
-            draft.complain(here, f"two mounts are at {target}; keep one")
-        if draft.places.host:
-            _look_at_source(draft, (*here, "source"), source)
-        mounts[target] = Mount(source, target)
-    return tuple(mounts[target] for target in sorted(mounts))
-
-
-def _look_at_source(draft: Draft, at: Path, source: str) -> None:
-    if not os.path.lexists(source):
-        draft.complain(at, f"{source} does not exist on this host; make it, or remove the mount")
-    elif not (os.path.isdir(source) or os.path.isfile(source)):
-        draft.complain(at, f"{source} is neither a directory nor a regular file")
-    # What a link leads to is what the script would see.
-    draft.complain_all(at, (message for message in _against_source(os.path.realpath(source))))
-
-
-def _against_source(source: str) -> tuple[str, ...]:
-    if source == "/" or _within(source, _HIDDEN_SOURCES) or source in _PRIVATE_SOURCES:
-        return (f"{source} holds more of the host than a script may see; mount what the script needs",)
-    return ()
-
-
-def _against_target(target: str) -> tuple[str, ...]:
-    if os.path.normpath(target) != target:
-        return (f"found {target!r}; expected {os.path.normpath(target)!r}",)
-    if target in _SANDBOX_TREES or _within(target, _SANDBOX_OWN):
-        return (f"{target} is the sandbox's own; choose a target of its own, like /opt/<name>",)
-    return ()
-
-
-def _outputs(draft: Draft, at: Path) -> OutputRules:
-    def get(key: str, default: Any) -> Any:
-        return draft.get((*at, key), default)
-
-    patterns: list[str] = get("allow", [])
-    for index, pattern in enumerate(patterns):
-        if any(segment in {"", ".", ".."} for segment in pattern.split("/")):
-            draft.complain(
-                (*at, "allow", index), f"found {pattern!r}; expected a pattern without empty segments, '.' and '..'"
-            )
-    expires: str | None = get("expires", None)
-    rules = OutputRules(
-        allow=tuple(patterns),
-        max_size=parse_size(get("max-size", "4GiB")),
-        max_total=parse_size(get("max-total", "16GiB")),
-        max_count=get("max-count", 500),
-        expires=None if expires is None else parse_duration(expires),
-        content_types=tuple(sorted(get("content-types", {}).items())),
-        on_failure=get("on-failure", "publish") == "publish",
-    )
-    if draft.has((*at, "max-size")) and rules.max_size > rules.max_total:
-        draft.complain((*at, "max-size"), "one artifact may be larger than all together (max-total); raise that")
-    return rules
-
-
-def _exit_codes(draft: Draft, at: Path) -> ExitCodes:
-    codes = draft.get(at, {})
-    return ExitCodes(tuple(sorted((int(code), Resolution(meaning)) for code, meaning in codes.items())))

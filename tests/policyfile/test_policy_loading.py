@@ -101,7 +101,7 @@ def test_one_of_two_scripts_needs_it(tmp_path: Path) -> None:
 def test_two_scripts_chosen_by_one_scope_are_refused(tmp_path: Path) -> None:
     second = TEXT[TEXT.index("  sign:") :].replace("  sign:\n", "  other:\n")
     (problem,) = problems(tmp_path, TEXT + second)
-    assert problem == f"{END + 3}: scripts.other.when: scripts.sign is chosen by 'project:x:action:sign' already"
+    assert problem == f"{END + 3}: scripts.other.when: scripts.sign is chosen by the same already"
 
 
 @pytest.mark.parametrize(

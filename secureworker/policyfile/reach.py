@@ -1,0 +1,151 @@
+"""What a script may see and reach beside its task: mounts, secrets, network, Taskcluster, inputs."""
+
+import os
+from typing import Any, Final
+
+from secureworker.core.plan import TASK_DIR, Mount
+from secureworker.core.policy import (
+    Destination,
+    Route,
+    SecretRule,
+    TaskclusterRule,
+    TaskConstraints,
+    TrustedPool,
+    UpstreamRule,
+)
+from secureworker.core.schemas import Path
+from secureworker.core.scopes import overlaps, pattern_covers
+from secureworker.policyfile.draft import Draft
+from secureworker.policyfile.quantities import parse_size
+
+_HIDDEN_SOURCES: Final = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot")
+"""Nothing of these is shown to a script: handles on the host, and sockets of its services."""
+_PRIVATE_SOURCES: Final = ("/etc", "/root", "/home", "/var", "/var/lib")
+"""Not shown as a whole; what lies deeper may be."""
+_SANDBOX_OWN: Final = ("/proc", "/sys", "/dev", "/tmp", "/run", TASK_DIR)  # noqa: S108 - the sandbox's, not the host's
+"""Targets at and below which the sandbox has its own."""
+_SANDBOX_TREES: Final = ("/", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/home", "/var", "/opt")
+"""Targets that would hide a part of the sandbox's root."""
+_OF_THE_RUN: Final = (
+    "queue:claim-work:*",
+    "queue:worker-id:*",
+    "queue:reclaim-task:*",
+    "queue:resolve-task:*",
+    "queue:create-artifact:*",
+)
+"""Scopes of the worker and of the run: no script gets them, so that none can resolve its run, or pose as the worker."""
+
+
+def _within(path: str, trees: tuple[str, ...]) -> bool:
+    return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
+
+
+def read_mounts(draft: Draft, at: Path) -> tuple[Mount, ...]:
+    """Read the places of the host that a script sees."""
+    mounts: dict[str, Mount] = {}
+    for index, written in enumerate(draft.get(at, [])):
+        here = (*at, index)
+        try:
+            source = draft.places.resolve(written["source"])
+        except ValueError as error:
+            draft.complain((*here, "source"), str(error))
+            continue
+        target = written.get("target", source)
+        draft.complain_all((*here, "source"), _against_source(source))
+        draft.complain_all((*here, "target") if "target" in written else here, _against_target(target))
+        if target in mounts:
+            draft.complain(here, f"two mounts are at {target}; keep one")
+        if draft.places.host:
+            _look_at_source(draft, (*here, "source"), source)
+        mounts[target] = Mount(source, target)
+    return tuple(mounts[target] for target in sorted(mounts))
+
+
+def _look_at_source(draft: Draft, at: Path, source: str) -> None:
+    if not os.path.lexists(source):
+        draft.complain(at, f"{source} does not exist on this host; make it, or remove the mount")
+    elif not (os.path.isdir(source) or os.path.isfile(source)):
+        draft.complain(at, f"{source} is neither a directory nor a regular file")
+    # What a link leads to is what the script would see.
+    draft.complain_all(at, _against_source(os.path.realpath(source)))
+
+
+def _against_source(source: str) -> tuple[str, ...]:
+    if source == "/" or _within(source, _HIDDEN_SOURCES) or source in _PRIVATE_SOURCES:
+        return (f"{source} holds more of the host than a script may see; mount what the script needs",)
+    return ()
+
+
+def _against_target(target: str) -> tuple[str, ...]:
+    if os.path.normpath(target) != target:
+        return (f"found {target!r}; expected {os.path.normpath(target)!r}",)
+    if target in _SANDBOX_TREES or _within(target, _SANDBOX_OWN):
+        return (f"{target} is the sandbox's own; choose a target of its own, like /opt/<name>",)
+    return ()
+
+
+def read_secrets(draft: Draft, at: Path) -> tuple[SecretRule, ...]:
+    """Read which secrets a script gets."""
+    secrets: dict[str, str] = draft.get(at, {})
+    for file, source in secrets.items():
+        kind, _, place = source.partition(":")
+        if kind == "file" and os.path.normpath(place) != place:
+            draft.complain((*at, file), f"found {source!r}; expected 'file:{os.path.normpath(place)}'")
+    return tuple(SecretRule(file, source) for file, source in sorted(secrets.items()))
+
+
+def read_network(draft: Draft, at: Path) -> tuple[Destination, ...]:
+    """Read which hosts a script may reach."""
+    found: list[Destination] = []
+    for index, written in enumerate(draft.get((*at, "allow"), [])):
+        entry: dict[str, Any] = written if isinstance(written, dict) else {"destination": written}
+        plain, host_port = entry["destination"].startswith("http://"), entry["destination"].removeprefix("http://")
+        host, _, port = host_port.rpartition(":")
+        destination = Destination(host, int(port), plain, entry.get("internal", False))
+        if destination.port > 65535:  # noqa: PLR2004 - the largest port
+            draft.complain((*at, "allow", index), f"found the port {port}; expected 1 to 65535")
+        if any((each.host, each.port) == (host, destination.port) for each in found):
+            draft.complain((*at, "allow", index), f"{host_port} is allowed twice; keep one")
+        found.append(destination)
+    return tuple(found)
+
+
+def read_taskcluster(draft: Draft, at: Path, constraints: TaskConstraints) -> TaskclusterRule:
+    """Read what a script may do at Taskcluster."""
+    routes: list[str] = draft.get((*at, "routes"), [])
+    for index, route in enumerate(routes):
+        path = route.partition(" ")[2]
+        if "//" in path or any(part in {".", ".."} for part in path.split("/")) or "%" in path.replace("%2F", ""):
+            draft.complain(
+                (*at, "routes", index),
+                f"found {route!r}; expected a plain path, without //, . and .., and escapes but %2F",
+            )
+    scopes: list[str] = draft.get((*at, "scopes"), [])
+    for index, scope in enumerate(scopes):
+        here = (*at, "scopes", index)
+        if any(overlaps(own, scope) for own in _OF_THE_RUN):
+            draft.complain(here, f"found {scope!r}, which reaches into what belongs to the worker; no script gets that")
+        elif constraints.scopes_allow and not any(overlaps(allowed, scope) for allowed in constraints.scopes_allow):
+            draft.complain(
+                here, f"no task can have {scope!r}: tasks.scopes.allow does not cover it; allow it there, or remove it"
+            )
+    parsed = (Route(*route.split(" ", 1)) for route in routes)
+    return TaskclusterRule(tuple(parsed), tuple(scopes))
+
+
+def read_upstream(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> UpstreamRule | None:
+    """Read which inputs a script may have."""
+    if not draft.has(at):
+        return None
+    patterns: list[str] = draft.get((*at, "worker-pools"), [])
+    for index, pattern in enumerate(patterns):
+        if not any(pattern_covers(pattern, str(pool.worker_pool)) for pool in trust):
+            draft.complain(
+                (*at, "worker-pools", index), f"trust.worker-pools has no pool {pattern!r}; add it with its keys"
+            )
+    return UpstreamRule(
+        required=draft.get((*at, "required"), default=False),
+        worker_pools=tuple(patterns),
+        max_size=parse_size(draft.get((*at, "max-size"), "8GiB")),
+        forbid_features=tuple(draft.get((*at, "forbid-features"), [])),
+    )
