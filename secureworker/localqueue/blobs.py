@@ -85,7 +85,7 @@ class Blobs:
             "X-Amz-Expires": str(round(lifetime)),
             "X-Amz-SignedHeaders": ";".join(sorted({"host", *headers})),
         }
-        signature = self._sign(method, url.removeprefix(root), query, headers)
+        signature = self._sign(method, "/" + "/".join(bucket_key), query, headers)
         return f"{url}?{urlencode({**query, 'X-Amz-Signature': signature})}", now + timedelta(seconds=lifetime)
 
     def keep(self, bucket: str, key: str, content: bytes, content_type: str) -> None:
@@ -113,7 +113,8 @@ class Blobs:
         if method not in {"GET", "PUT"}:
             raise Refused(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
         if method == "PUT" or bucket != PUBLIC or "X-Amz-Signature" in query:
-            self._check(method, path, query, request.headers)
+            # Signed decoded: clients differ in which letters of a path they escape.
+            self._check(method, unquote(path), query, request.headers)
         if method == "GET":
             return self._give(f"{bucket}/{key}")
         return await self._take(f"{bucket}/{key}", request)

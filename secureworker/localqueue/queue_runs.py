@@ -97,13 +97,10 @@ class RunEndpoints:
         return [self._claim(task, now, taken_until) for task in claims]
 
     def _claim(self, task: Task, now: datetime, taken_until: datetime) -> dict[str, Any]:
-        claim = self._held(task, now, taken_until)
+        held = self._held(task, now, taken_until)
+        lent = held.pop("credentials")
         # The database's own text, as the real claimWork passes it on; reclaimTask does not.
-        claim["takenUntil"] = times.postgresql(taken_until)
-        return {key: claim[key] for key in _CLAIM_KEYS[:-1]} | {
-            "task": task.definition,
-            "credentials": claim["credentials"],
-        }
+        return held | {"takenUntil": times.postgresql(taken_until), "task": task.definition, "credentials": lent}
 
     def _held(self, task: Task, now: datetime, taken_until: datetime) -> dict[str, Any]:
         run_id, run = len(task.runs) - 1, task.runs[-1]
@@ -172,6 +169,3 @@ class RunEndpoints:
         if call.run_id >= len(task.runs):
             raise not_found(f"Run {call.run_id} not found on task `{task_id}`.")
         return task
-
-
-_CLAIM_KEYS = ("status", "runId", "workerGroup", "workerId", "takenUntil", "credentials")

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from yarl import URL
 
 from secureworker.localqueue import times
 from secureworker.localqueue.blobs import _written
@@ -86,6 +87,20 @@ async def test_an_upload_url_is_for_one_method_and_one_name_and_expires(world: W
     assert [got[0], elsewhere.status, longer.status, posted.status, late.status] == [403, 403, 403, 405, 403]
     again = await world.artifact(ROOT, task_id, "public/a.txt")
     assert (await world.put(again.body["putUrl"], b"x")).status == 200
+
+
+async def test_a_client_may_escape_the_name_in_its_own_way(world: World) -> None:
+    task_id, credentials = await world.claimed()
+    created = await world.artifact(credentials, task_id, "public/a:b@c,d;e=f&g$h[i]%41.txt")
+    url = created.body["putUrl"]
+
+    async with world.http.put(url, data=b"x") as normalized:
+        pass
+    async with world.http.put(URL(url.replace("a%3Ab", "a:b"), encoded=True), data=b"x") as decoded:
+        pass
+
+    assert (normalized.status, decoded.status) == (200, 200)
+    assert (await world.get(url.partition("?")[0]))[:2] == (200, b"x")
 
 
 async def test_an_upload_without_a_length_is_refused(world: World) -> None:
