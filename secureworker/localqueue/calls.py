@@ -148,14 +148,21 @@ def parse_payload(raw: bytes) -> Any:
     if not raw:
         return {}
     try:
-        return json.loads(raw)
-    except ValueError as problem:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as problem:
         raise ApiError("MalformedPayload", f"Failed to parse JSON: {_explain(problem)}") from None
 
 
-def _explain(problem: ValueError) -> str:
+def _refuse_constant(name: str) -> None:
+    """Refuse `NaN` and `Infinity`, which Python would take and nobody else."""
+    raise ValueError(f"{name} is not JSON")
+
+
+def _explain(problem: ValueError | RecursionError) -> str:
+    if isinstance(problem, RecursionError):
+        return "it is nested too deeply"
     if not isinstance(problem, json.JSONDecodeError):
-        return "it is not UTF-8"
+        return str(problem)
     known = {"Expecting property name enclosed in double quotes": "Expected property name or '}'"}
     where = f"position {problem.pos} (line {problem.lineno} column {problem.colno})"
     return f"{known.get(problem.msg, problem.msg)} in JSON at {where}"

@@ -15,8 +15,8 @@ def is_date_time(text: str) -> bool:
     if not _DATE_TIME.fullmatch(text):
         return False
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         return False
     return True
 
@@ -43,13 +43,13 @@ def from_milliseconds(count: int) -> datetime:
 
 def javascript(moment: datetime) -> str:
     """Write a time as `Date.toJSON` does: always three digits, always `Z`."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def postgresql(moment: datetime) -> str:
     """Write a time as PostgreSQL's `to_json` does: no trailing zeros in the fraction, none where it is 0, `+00:00`."""
     fraction = f".{moment.microsecond // 1000:03d}".rstrip("0").rstrip(".")
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "+00:00"
+    return moment.replace(microsecond=0).isoformat().removesuffix("+00:00") + fraction + "+00:00"
 
 
 def epoch_seconds(moment: datetime) -> str:

@@ -41,6 +41,7 @@ def test_times_are_by_default_those_of_the_real_services() -> None:
         ("2026-11-23T11:45:34.970Z", "2026-11-23T11:45:34.97+00:00", "1795434334.97"),
         ("2026-11-23T11:45:34.000Z", "2026-11-23T11:45:34+00:00", "1795434334"),
         ("2026-11-23T11:45:30.000Z", "2026-11-23T11:45:30+00:00", "1795434330"),
+        ("0001-01-01T00:00:00.000Z", "0001-01-01T00:00:00+00:00", "-62135596800"),
         ("2026-11-23T11:45:34.009Z", "2026-11-23T11:45:34.009+00:00", "1795434334.009"),
     ],
 )
@@ -60,6 +61,8 @@ def test_a_time_has_three_forms(text: str, postgresql: str, seconds: str) -> Non
         ("2026-11-23T12:13:14.123456+02:00", True),
         ("2026-11-23T12:13:14", False),
         ("2026-02-30T12:13:14Z", False),
+        ("9999-12-31T23:59:59-12:00", False),
+        ("0001-01-01T00:00:00Z", True),
         ("2026-11-23", False),
         ("soon", False),
     ],
@@ -207,7 +210,9 @@ def test_a_reference_has_an_absolute_url(url: str, good: bool) -> None:  # noqa:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\xff", "it is not UTF-8"),
+        (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b'{"a": NaN}', "NaN is not JSON"),
+        (b"[" * 100_000, "it is nested too deeply"),
         (b"{nope", "Expected property name or '}' in JSON at position 1 (line 1 column 2)"),
         (b"{}\n{", "Extra data in JSON at position 3 (line 2 column 1)"),
     ],
