@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from secureworker.core.claim import Claim
+from secureworker.core.errors import HostError
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus
 from secureworker.core.plan import OutputRules, Plan
@@ -19,7 +20,7 @@ from secureworker.ports import (
     TaskLog,
     Workspace,
 )
-from secureworker.testing.build import an_artifact, an_execution
+from secureworker.testing.build import IDENTITY, an_artifact, an_execution
 from secureworker.testing.time import Failures, FakeClock
 
 
@@ -29,28 +30,34 @@ class FakeTaskLog:
     def __init__(self, failures: Failures) -> None:
         self.text = ""
         self.cap_bytes: int | None = None
+        self.finished = False
         self._failures = failures
 
     def note(self, text: str) -> None:
         """Keep a line of the worker's."""
-        self.text += f"[taskcluster] {text}\n"
+        self._write(f"[taskcluster] {text}\n")
 
     def error(self, text: str) -> None:
         """Keep a line that says why."""
-        self.text += f"[taskcluster:error] {text}\n"
+        self._write(f"[taskcluster:error] {text}\n")
 
     def output(self, chunk: bytes) -> None:
         """Keep output of the script."""
-        self.text += chunk.decode(errors="backslashreplace")
+        self._write(chunk.decode(errors="backslashreplace"))
 
     def cap(self, output_bytes: int) -> None:
         """Take note of the limit; nothing here is long."""
         self.cap_bytes = output_bytes
 
     async def finish(self) -> Artifact:
-        """Give the log as an artifact."""
+        """Give the log as an artifact; what is written later is lost."""
         self._failures.strike("finish")
+        self.finished = True
         return an_artifact("public/logs/live_backing.log", self.text.encode())
+
+    def _write(self, text: str) -> None:
+        if not self.finished:
+            self.text += text
 
 
 class FakeTaskLogs:
@@ -200,6 +207,11 @@ class FakeSigner:
         """Give a statement and a signature that nobody accepts."""
         await self.clock.sleep(self.seconds)
         self.failures.strike("sign")
+        claim = statement.claim
+        if claim.worker != IDENTITY:
+            raise HostError(f"the signer of {IDENTITY} refuses a statement of {claim.worker}")
+        if any(str(other.claim) == str(claim) and other != statement for other in self.signed):
+            raise HostError(f"a different statement was already signed for the run {claim}")
         self.signed.append(statement)
         name = "public/chain-of-trust.json"
         return (
