@@ -33,11 +33,6 @@ class Shutdown:
         """Whether no more tasks are to be claimed."""
         return self._no_more_claims.is_set()
 
-    @property
-    def at_once(self) -> bool:
-        """Whether the operator would not wait any longer."""
-        return self._at_once.is_set()
-
     def drain(self, reason: str) -> None:
         """Claim no more. The first reason stands."""
         if not self.begun:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -33,6 +34,8 @@ scripts:
     limits: {{run-time: 10m, memory: 64MiB, processes: 16, disk: 1MiB, files: 100}}
 """
 SCRIPT = "#!/bin/sh\n"
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+"""What makes coverage measure child processes too."""
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Place:
             text=True,
             timeout=60,
             check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **MEASURED, **environment},
         )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -59,6 +60,8 @@ scripts:
     limits: {{run-time: 10m, memory: 64MiB, processes: 16, disk: 1MiB, files: 100}}
     artifacts: {{allow: [public/build/*]}}
 """
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+"""What makes coverage measure child processes too."""
 WORKER = StaticClient(
     "worker", Secret("w" * 44), (f"queue:claim-work:{POOL}", "queue:worker-id:test-group/test-worker")
 )
@@ -213,7 +216,7 @@ class Worker:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **MEASURED, **environment},
             )
         return cls(process, log_file)
 

@@ -290,6 +290,25 @@ def test_a_script_over_its_time_is_stopped_and_what_it_left_is_stored_unsigned()
     assert "limit of 3600 s" in world.log(run)
 
 
+@pytest.mark.parametrize("lost", [StopReason.CANCELED, StopReason.CLAIM_LOST])
+def test_a_run_found_lost_while_a_stopped_scripts_outputs_are_stored_is_not_reported(lost: StopReason) -> None:
+    def arrange(world: World, _: FakeRun) -> None:
+        world.sandbox.seconds = 7200
+        world.store.failures.add("put", Stop(lost, "409"))
+
+    _, _, run = carry_out(arrange)
+    assert run.reports == []
+
+
+def test_a_run_found_lost_while_an_error_artifact_is_made_is_not_reported() -> None:
+    def arrange(world: World, _: FakeRun) -> None:
+        world.outputs.failures.add("seal", BadArtifact("a link"))
+        world.store.failures.add("put_error", Stop(StopReason.CANCELED, "409"))
+
+    _, _, run = carry_out(arrange)
+    assert run.reports == []
+
+
 def test_outputs_of_a_stopped_script_that_cannot_be_sealed_change_no_outcome() -> None:
     def arrange(world: World, _: FakeRun) -> None:
         world.sandbox.seconds = 7200
@@ -454,6 +473,17 @@ def test_a_report_the_queue_will_never_take_is_given_up_and_nothing_else_is_repo
     _, _, run = carry_out(arrange)
     assert run.reports == []
     assert "its claim will expire" in caplog.text
+
+
+def test_a_claim_found_lost_while_the_report_is_on_its_way_does_not_interrupt_it() -> None:
+    # The report itself may be why the claim cannot be renewed any more: the Queue has it, and its answer is not here.
+    def arrange(_: World, run: FakeRun) -> None:
+        run.latencies["report"] = 100
+        run.failures.add("reclaim", Stop(StopReason.CLAIM_LOST, "409"), times=100)
+
+    outcome, _, run = carry_out(arrange, claim_seconds=120)
+    assert isinstance(outcome, Exited)
+    assert run.reports == [Resolution.COMPLETED]
 
 
 def test_a_report_refused_for_its_credentials_is_tried_until_the_claim_ends() -> None:
