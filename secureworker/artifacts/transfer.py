@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,8 @@ async def put(
         number = error.errno if isinstance(error, OSError) else None
         told = os.strerror(number) if number else type(error).__name__
         return NotStored(f"the connection failed: {told}", again=True)
+    finally:
+        source.close()
 
 
 def _with_length(headers: Mapping[str, str], size: int) -> dict[str, str]:
@@ -125,33 +128,46 @@ class _Source:
     """Gives a body to aiohttp, which would take an error of ours for one of the connection."""
 
     def __init__(self, body: FileBody | BytesBody) -> None:
-        self._body = body
         self.failure: str | None = None
+        self._body = body
+        self._lock = threading.Lock()
+        self._file: int | None = None
+        if isinstance(body, FileBody):
+            try:
+                # Here and not in a thread: it takes microseconds, and cancellation cannot lose the descriptor.
+                self._file = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise HostError(f"a sealed output cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file, after the read of a block that is still going on."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
 
     async def blocks(self, watch: asyncio.Timeout, stall_seconds: float) -> AsyncIterator[bytes]:
         """Give the body in blocks; every one that is asked for is progress."""
-        loop = asyncio.get_running_loop()
         if isinstance(self._body, BytesBody):
             yield self._body.content
             return
-        try:
-            file = await asyncio.to_thread(Path(self._body.path).open, "rb", buffering=0)
-        except OSError as error:
-            self.failure = error.strerror
-            raise
+        loop = asyncio.get_running_loop()
         left = self._body.size
-        try:
-            while left:
-                try:
-                    block = await asyncio.to_thread(file.read, min(_BLOCK_BYTES, left))
-                except OSError as error:
-                    self.failure = error.strerror
-                    raise
-                if not block:
-                    self.failure = "it is shorter than when it was sealed"
-                    raise OSError(self.failure)
-                left -= len(block)
-                watch.reschedule(loop.time() + stall_seconds)
-                yield block
-        finally:
-            file.close()
+        while left:
+            try:
+                block = await asyncio.to_thread(self._read, min(_BLOCK_BYTES, left))
+            except OSError as error:
+                self.failure = error.strerror
+                raise
+            if not block:
+                self.failure = "it is shorter than when it was sealed"
+                raise OSError(self.failure)
+            left -= len(block)
+            watch.reschedule(loop.time() + stall_seconds)
+            yield block
+
+    def _read(self, size: int) -> bytes:
+        # The lock: aiohttp goes on asking for a moment after a request is over, and the number of a descriptor that
+        # is closed under a read may already be that of another file.
+        with self._lock:
+            return b"" if self._file is None else os.read(self._file, size)
