@@ -14,7 +14,7 @@ from typing import Any, Final
 from jsone.AST import ASTNode, BinOp, ContextValue, FunctionCall, List, Object, UnaryOp, ValueAccess
 from jsone.builtins import build
 from jsone.parser import Parser
-from jsone.render import DeleteMarker, containsFunctions, operators, renderValue, tokenizer
+from jsone.render import DeleteMarker, operators, renderValue, tokenizer
 
 from secureworker.core.claim import Json
 from secureworker.core.schemas import Path, shorten, show
@@ -108,8 +108,6 @@ class Template:
             value: Json = renderValue(self.source, context)
             if value is DeleteMarker:
                 return None
-            if containsFunctions(value):
-                raise CannotRender("an expression gives a function")
             size = len(json.dumps(value))
         except CannotRender:
             raise
