@@ -12,6 +12,7 @@ from secureworker.core.choose import choose
 from secureworker.core.claim import Claim
 from secureworker.core.constraints import against_denials, against_origin, against_scopes
 from secureworker.core.derive import Derived, derive
+from secureworker.core.doors import Doors, granted_scopes
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.outcome import Reason, Refused
 from secureworker.core.payload import Malformed, Request, examine
@@ -144,4 +145,9 @@ def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, run_
         exit_codes=rule.exit_codes,
         repeatable=rule.repeatable,
         grace=rule.grace,
+        doors=Doors(
+            routes=rule.taskcluster.routes,
+            scopes=granted_scopes(rule.taskcluster.scopes, claim.task.scopes),
+            destinations=rule.network,
+        ),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from secureworker.core.claim import Json
+from secureworker.core.doors import Doors
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId
 from secureworker.core.outcome import ExitCodes
 
@@ -124,6 +125,8 @@ class Plan:
     repeatable: bool = True
     grace: timedelta = timedelta(seconds=10)
     """Between TERM and KILL when the run is stopped by shutdown."""
+    doors: Doors = field(default_factory=Doors)
+    """What the script may reach beyond its sandbox."""
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0].startswith("/"):

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypeAlias
 
+from secureworker.core.doors import Destination
 from secureworker.core.ids import ScriptName, Sha256, WorkerPool
 from secureworker.core.outcome import ExitCodes
+from secureworker.core.paths import Route
 from secureworker.core.plan import Limits, Mount, OutputRules, PinnedFile
 from secureworker.core.schemas import CompiledSchema
 from secureworker.core.templates import Template
@@ -92,33 +94,6 @@ class SecretRule:
     """Its name in the sandbox."""
     source: str
     """`credential:<name>`, `file:<absolute path>` or `taskcluster:<name>`: never the secret itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """A host and port that a script may reach through the egress proxy."""
-
-    host: str
-    port: int
-    plain: bool = False
-    """Plain HTTP, forwarded and not tunnelled."""
-    internal: bool = False
-    """The name may resolve to an address that is not globally routable."""
-
-    def __str__(self) -> str:
-        return f"{'http://' if self.plain else ''}{self.host}:{self.port}{' (internal)' if self.internal else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A request that a script may make of Taskcluster."""
-
-    method: str
-    path: str
-    """A trailing `*` stands for the rest of the path."""
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 import os
 from typing import Any, Final
 
+from secureworker.core.addresses import BadHost, parse_host_port
+from secureworker.core.doors import NEVER_GRANTED, Destination
+from secureworker.core.paths import BadTarget, Route, canonical, is_workers_own
 from secureworker.core.plan import TASK_DIR, Mount
 from secureworker.core.policy import (
-    Destination,
-    Route,
     SecretRule,
     TaskclusterRule,
     TaskConstraints,
@@ -26,14 +27,6 @@ _SANDBOX_OWN: Final = ("/proc", "/sys", "/dev", "/tmp", "/run", TASK_DIR)  # noq
 """Targets at and below which the sandbox has its own."""
 _SANDBOX_TREES: Final = ("/", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/home", "/var", "/opt")
 """Targets that would hide a part of the sandbox's root."""
-_OF_THE_RUN: Final = (
-    "queue:claim-work:*",
-    "queue:worker-id:*",
-    "queue:reclaim-task:*",
-    "queue:resolve-task:*",
-    "queue:create-artifact:*",
-)
-"""Scopes of the worker and of the run: no script gets them, so that none can resolve its run, or pose as the worker."""
 
 
 def _within(path: str, trees: tuple[str, ...]) -> bool:
@@ -100,36 +93,43 @@ def read_network(draft: Draft, at: Path) -> tuple[Destination, ...]:
     for index, written in enumerate(draft.get((*at, "allow"), [])):
         entry: dict[str, Any] = written if isinstance(written, dict) else {"destination": written}
         plain, host_port = entry["destination"].startswith("http://"), entry["destination"].removeprefix("http://")
-        host, _, port = host_port.rpartition(":")
-        destination = Destination(host, int(port), plain, entry.get("internal", False))
-        if destination.port > 65535:  # noqa: PLR2004 - the largest port
-            draft.complain((*at, "allow", index), f"found the port {port}; expected 1 to 65535")
-        if any((each.host, each.port) == (host, destination.port) for each in found):
+        try:
+            place = parse_host_port(host_port)
+        except BadHost as error:
+            draft.complain((*at, "allow", index), f"found {host_port!r}; this is {error}")
+            continue
+        if any(each.at == place for each in found):
             draft.complain((*at, "allow", index), f"{host_port} is allowed twice; keep one")
-        found.append(destination)
+        found.append(Destination(place.host, place.port, plain, entry.get("internal", False)))
     return tuple(found)
 
 
 def read_taskcluster(draft: Draft, at: Path, constraints: TaskConstraints) -> TaskclusterRule:
     """Read what a script may do at Taskcluster."""
     routes: list[str] = draft.get((*at, "routes"), [])
-    for index, route in enumerate(routes):
-        path = route.partition(" ")[2]
-        if "//" in path or any(part in {".", ".."} for part in path.split("/")) or "%" in path.replace("%2F", ""):
+    parsed: list[Route] = []
+    for index, written in enumerate(routes):
+        method, _, path = written.partition(" ")
+        try:
+            # A request's path is compared decoded; what stands before the star must be the beginning of such a path.
+            route = Route(method, f"{canonical(path[:-1] + 'x')[:-1]}*" if path.endswith("*") else canonical(path))
+        except BadTarget as error:
+            draft.complain((*at, "routes", index), f"found {written!r}; no request has such a path: {error}")
+            continue
+        if is_workers_own(method, route.path):
             draft.complain(
-                (*at, "routes", index),
-                f"found {route!r}; expected a plain path, without //, . and .., and escapes but %2F",
+                (*at, "routes", index), f"found {written!r}, which is the worker's own; no script may do that"
             )
+        parsed.append(route)
     scopes: list[str] = draft.get((*at, "scopes"), [])
     for index, scope in enumerate(scopes):
         here = (*at, "scopes", index)
-        if any(overlaps(own, scope) for own in _OF_THE_RUN):
+        if any(overlaps(own, scope) for own in NEVER_GRANTED):
             draft.complain(here, f"found {scope!r}, which reaches into what belongs to the worker; no script gets that")
         elif constraints.scopes_allow and not any(overlaps(allowed, scope) for allowed in constraints.scopes_allow):
             draft.complain(
                 here, f"no task can have {scope!r}: tasks.scopes.allow does not cover it; allow it there, or remove it"
             )
-    parsed = (Route(*route.split(" ", 1)) for route in routes)
     return TaskclusterRule(tuple(parsed), tuple(scopes))
 
 

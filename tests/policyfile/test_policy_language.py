@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from secureworker.core.doors import Destination
 from secureworker.core.outcome import Resolution
+from secureworker.core.paths import Route
 from secureworker.core.policy import (
-    Destination,
     PayloadEquals,
-    Route,
     SecretRule,
     Source,
     TaskclusterRule,
@@ -157,11 +157,11 @@ def test_secrets_network_and_taskcluster_are_read_and_not_enforced_yet(tmp_path:
     assert rule.network == (
         Destination("a.example.com", 443),
         Destination("b", 80, plain=True),
-        Destination("[::1]", 8443, internal=True),
+        Destination("::1", 8443, internal=True),
     )
     assert [str(each) for each in rule.network] == ["a.example.com:443", "http://b:80", "[::1]:8443 (internal)"]
-    assert str(rule.taskcluster.routes[0]) == "GET /api/secrets/v1/secret/x%2Fy*"
-    assert rule.taskcluster == TaskclusterRule((Route("GET", "/api/secrets/v1/secret/x%2Fy*"),), ("project:x:y",))
+    assert str(rule.taskcluster.routes[0]) == "GET /api/secrets/v1/secret/x/y*"
+    assert rule.taskcluster == TaskclusterRule((Route("GET", "/api/secrets/v1/secret/x/y*"),), ("project:x:y",))
     assert [line.partition(":")[0] for line in unenforceable(policy)] == [
         "scripts.sign.secrets",
         "scripts.sign.network",
