@@ -73,11 +73,14 @@ class Hierarchy:
     """By controller: host path of the directory that holds the groups of this worker's runs."""
     paths: Mapping[str, str]
     """By controller: the same as a path within the hierarchy, as `/proc/<pid>/cgroup` shows it to the host."""
+    others: tuple[str, ...] = ()
+    """The same level in hierarchies that limit nothing here. runc makes groups in all of them; they are swept too."""
 
     def open(self, name: str) -> "Group":
         """Make the group of a run. The name must not exist yet."""
         directories = {controller: f"{base}/{name}" for controller, base in self.bases.items()}
-        group = Group(self.version, directories, {c: f"{p.rstrip('/')}/{name}" for c, p in self.paths.items()})
+        paths = {controller: f"{path.rstrip('/')}/{name}" for controller, path in self.paths.items()}
+        group = Group(self.version, directories, paths, tuple(f"{other}/{name}" for other in self.others))
         made: list[str] = []
         try:
             for directory in dict.fromkeys(directories.values()):
@@ -92,21 +95,22 @@ class Hierarchy:
 
     def leftovers(self) -> tuple[str, ...]:
         """Give the names of the groups that exist."""
-        return tuple(
-            sorted({name for base in self.bases.values() if os.path.isdir(base) for name in _subdirectories(base)})
-        )
+        return tuple(sorted({name for base in self._levels() if os.path.isdir(base) for name in _subdirectories(base)}))
+
+    def _levels(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.bases.values(), *self.others)))
 
     def sweep(self) -> int:
         """Kill and remove what an earlier worker left; give the number of groups."""
         names = self.leftovers()
         for name in names:
-            directories = {c: f"{base}/{name}" for c, base in self.bases.items() if os.path.isdir(f"{base}/{name}")}
-            Group(self.version, directories, {}).remove()
+            directories = {controller: f"{base}/{name}" for controller, base in self.bases.items()}
+            Group(self.version, directories, {}, tuple(f"{other}/{name}" for other in self.others)).remove()
         return len(names)
 
     def remove(self) -> None:
         """Remove the worker's own level; fine where it is gone, or other groups are in it."""
-        for base in dict.fromkeys(self.bases.values()):
+        for base in self._levels():
             with suppress(OSError):
                 os.rmdir(base)
 
@@ -120,6 +124,8 @@ class Group:
     """Host paths by controller."""
     paths: Mapping[str, str]
     """Paths within the hierarchy by controller."""
+    others: tuple[str, ...] = ()
+    """Host paths of directories that the runtime may have made beside."""
 
     @property
     def path(self) -> str:
@@ -197,7 +203,7 @@ class Group:
     def remove(self) -> None:
         """Kill all that is left, and remove the group with the groups within it."""
         self.kill()
-        for directory in dict.fromkeys(self.directories.values()):
+        for directory in dict.fromkeys((*self.directories.values(), *self.others)):
             _remove(directory)
 
     def out_of_memory_kills(self) -> int:

@@ -96,6 +96,11 @@ def find_hierarchy(name: str) -> Hierarchy:
         controller: mount.target + _within(mount, paths[controller])
         for controller, mount in chosen.by_controller.items()
     }
+    others = tuple(
+        mount.target + _within(mount, paths["memory"])
+        for mount in mounts
+        if mount.kind in {"cgroup", "cgroup2"} and mount not in chosen.by_controller.values()
+    )
     for controller, base in bases.items():
         try:
             os.makedirs(base, exist_ok=True)
@@ -103,7 +108,7 @@ def find_hierarchy(name: str) -> Hierarchy:
             raise SandboxError(
                 f"no control group for {controller} can be made in {base}: {error.strerror}; {_HOW}"
             ) from error
-    return Hierarchy(Version.V1, bases, paths)
+    return Hierarchy(Version.V1, bases, paths, others)
 
 
 def _within(mount: Mounted, path: str) -> str:

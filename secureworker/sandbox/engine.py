@@ -59,6 +59,11 @@ class OciSandbox:
         """Name and version of the runtime."""
         return self._engine.facts.runtime
 
+    @property
+    def runtime_path(self) -> str:
+        """Path of the runtime."""
+        return self._engine.containers.runtime.path
+
     async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:
         """See `ports.Sandbox`. A second cancellation cuts the grace short.
 
@@ -109,8 +114,18 @@ async def open_sandbox(settings: SandboxSettings) -> AsyncIterator[OciSandbox]:
 
 
 def _prepare(settings: SandboxSettings, stack: ExitStack) -> Engine:
+    try:
+        return _prepare_engine(settings, stack)
+    except OSError as error:
+        raise SandboxError(f"the sandbox cannot be prepared: {error}; see `secureworker doctor`") from error
+
+
+def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> Engine:
     if os.geteuid() != 0:
-        raise SandboxError("rootless not yet")
+        raise SandboxError(
+            "the worker is not root: user ids, network namespaces and control groups for scripts are root's to give; "
+            "start it as root (scripts never run as root), and see `secureworker doctor`"
+        )
     name = instance_name(settings.state_dir)
     hierarchy = find_hierarchy(name)
     chosen = survey.find_runtime(settings.runtime, unified=hierarchy.version is Version.V2)

@@ -89,22 +89,28 @@ class Life:
             Stop: `DISK_LIMIT`.
             Stopped: `stop` was called.
         """
-        with ExitStack() as stack:
-            self._open_wake(stack)
-            if self._stops:
-                raise Stopped
-            network = stack.enter_context(network_namespace())
-            group = self._engine.hierarchy.open(self._name)
-            stack.callback(group.remove)
-            group.limit(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
-            bundle = self._make_bundle(stack, network, group)
-            reading, writing = _make_pipe(stack, self._workspace.uid)
-            pid = self._create(stack, group, writing)
-            pidfd = os.pidfd_open(pid)
-            stack.callback(os.close, pidfd)
-            stack.callback(_reap, pid, pidfd)
-            self._check(pid, bundle, network, group)
-            return self._run(bundle, group, pid, pidfd, reading)
+        try:
+            with ExitStack() as stack:
+                self._open_wake(stack)
+                return self._live(stack)
+        except OSError as error:
+            raise SandboxError(f"the container {self._name} cannot be made, or not be removed: {error}") from error
+
+    def _live(self, stack: ExitStack) -> Execution:
+        if self._stops:
+            raise Stopped
+        network = stack.enter_context(network_namespace())
+        group = self._engine.hierarchy.open(self._name)
+        stack.callback(group.remove)
+        group.limit(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
+        bundle = self._make_bundle(stack, network, group)
+        reading, writing = _make_pipe(stack, self._workspace.uid)
+        pid = self._create(stack, group, writing)
+        pidfd = os.pidfd_open(pid)
+        stack.callback(os.close, pidfd)
+        stack.callback(_reap, pid, pidfd)
+        self._check(pid, bundle, network, group)
+        return self._run(bundle, group, pid, pidfd, reading)
 
     def _open_wake(self, stack: ExitStack) -> None:
         with self._waking:
