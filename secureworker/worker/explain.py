@@ -42,6 +42,7 @@ def explain(outcome: Outcome, task_log: TaskLog) -> None:
 def _explain_exit(outcome: Exited, task_log: TaskLog) -> None:
     execution = outcome.execution
     seconds = (execution.finished - execution.started).total_seconds()
+    task_log.note(f"Sandbox: {execution.runtime}, template sha256:{execution.template_sha256}")
     task_log.note(f"the script took {seconds:.3f} s")
     match execution.status:
         case ExitCode(code):

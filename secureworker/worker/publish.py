@@ -44,7 +44,7 @@ async def publish(
             artifacts=artifacts,
             policy_sha256=tools.policy.sha256,
             script=plan.script,
-            script_sha256=_script_sha256(plan),
+            script_sha256=script_sha256(plan),
         )
     )
 
@@ -89,5 +89,6 @@ def _usable(name: str) -> ArtifactName:
         return ArtifactName(REFUSED_OUTPUTS)
 
 
-def _script_sha256(plan: Plan) -> Sha256:
+def script_sha256(plan: Plan) -> Sha256:
+    """Give the pinned digest of the executable that a plan starts."""
     return next(pin.sha256 for pin in plan.pinned if pin.path == plan.argv[0])

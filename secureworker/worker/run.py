@@ -19,7 +19,7 @@ from secureworker.worker.guards import (
 )
 from secureworker.worker.lease import Lease
 from secureworker.worker.progress import Phase, Progress
-from secureworker.worker.publish import publish, salvage
+from secureworker.worker.publish import publish, salvage, script_sha256
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import supervise
 from secureworker.worker.tools import Tools
@@ -49,7 +49,7 @@ async def _work(run: ClaimedRun, tools: Tools, lease: Lease, progress: Progress,
     plan = decision.plan
     progress.repeatable = plan.repeatable
     logger.info("%s: admitted to run %s", claim, plan.script)
-    log.note(f"the policy admits this task to run the script {plan.script}")
+    log.note(f"the policy admits this task to run the script {plan.script}, sha256:{script_sha256(plan)}")
     log.cap(plan.limits.log_bytes)
 
     progress.phase = Phase.PREPARING
