@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 RENEW_AT = 0.4
 """Part of a claim's remaining time after which it is renewed: 8 of Taskcluster's 20 minutes, so that 11 are left to
 try again in."""
+LEAST_SECONDS = 0.5
+"""Between two renewals, also where a clock that is wrong makes every claim seem over."""
 RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Pauses between attempts to renew a claim; the last one repeats."""
 STATUS_SECONDS = 10.0
@@ -33,7 +35,7 @@ async def keep_claim(run: ClaimedRun, lease: Lease, clock: Clock) -> NoReturn:
         Stop: `CLAIM_LOST` or `CANCELED`: the Queue says that the run is not ours any more.
     """
     while True:
-        await clock.sleep(RENEW_AT * lease.remaining())
+        await clock.sleep(max(RENEW_AT * lease.remaining(), LEAST_SECONDS))
         failures = 0
         while True:
             try:

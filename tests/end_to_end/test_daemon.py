@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from secureworker.sandbox.engine import instance_name
 from tests.end_to_end.daemon import Here, Worker, a_queue, eventually
 
 pytestmark = pytest.mark.sandbox
@@ -150,3 +151,46 @@ async def test_malformed_tasks_are_told_every_reason_and_the_worker_goes_on(here
     assert "somebody-else" in await here.log_of(foreign)
     assert "deep" in await here.log_of(deep)
     assert "Traceback" not in worker.log
+
+
+async def test_what_a_killed_worker_left_is_swept_by_the_next_one_which_goes_on(here: Here) -> None:
+    worker = await here.start()
+    task = await here.create({"seconds": 600, "code": 0})
+    await here.begun(worker, task)
+    worker.signal(signal.SIGKILL)
+    await worker.exit_code()
+    after = await here.create()
+    second = await here.start("--once")
+    assert here.scripts() == []
+    assert await here.resolved(after) == "completed"
+    assert await second.exit_code() == 0, second.log
+    assert list((here.directory / "state" / "workspaces").iterdir()) == []
+    assert list((here.directory / "state" / "logs").iterdir()) == []
+    (run,) = await here.runs(task)
+    assert run["state"] == "running"
+
+
+async def test_outputs_are_stored_by_the_object_service_where_the_operator_says_so(here: Here) -> None:
+    worker = await here.start("--once", "--storage-type", "object")
+    task = await here.create()
+    assert await here.resolved(task) == "completed"
+    assert await worker.exit_code() == 0, worker.log
+    listed = (await here.client.listArtifacts(task, 0))["artifacts"]
+    assert {(artifact["name"], artifact["storageType"]) for artifact in listed} == {
+        ("public/build/result.txt", "object"),
+        ("public/chain-of-trust.json", "object"),
+        ("public/chain-of-trust.json.sig", "object"),
+        ("public/logs/live_backing.log", "object"),
+    }
+
+
+async def test_nothing_of_a_run_is_left_on_the_host(here: Here) -> None:
+    worker = await here.start("--tasks", "3")
+    tasks = [await here.create() for _ in range(3)]
+    assert [await here.resolved(task) for task in tasks] == ["completed"] * 3
+    assert await worker.exit_code() == 0, worker.log
+    assert list((here.directory / "state" / "workspaces").iterdir()) == []
+    assert list((here.directory / "state" / "logs").iterdir()) == []
+    assert str(here.directory) not in Path("/proc/self/mountinfo").read_text()
+    name = instance_name(str(here.directory / "state"))
+    assert list(Path("/sys/fs/cgroup").rglob(name)) == []

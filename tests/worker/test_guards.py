@@ -50,6 +50,30 @@ def test_a_claim_of_any_length_is_renewed_for_as_long_as_the_work_takes(claim_se
     assert run.resolved is None
 
 
+def test_a_claim_that_seems_over_is_not_renewed_in_a_tight_loop() -> None:
+    async def scenario() -> int:
+        clock = FakeClock()
+        run = FakeRun(a_claim(clock), clock, claim_seconds=3600)
+        lease = Lease(clock, clock.now() - timedelta(hours=2))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(100):
+                await keep_claim(_Behind(run), lease, clock)
+        return run.reclaims
+
+    assert run_virtual(scenario()) <= 200
+
+
+class _Behind(FakeRun):
+    """A run whose Queue's clock is two hours behind ours."""
+
+    def __init__(self, run: FakeRun) -> None:
+        self._run = run
+        self.claim = run.claim
+
+    async def reclaim(self) -> datetime:
+        return await self._run.reclaim() - timedelta(hours=2)
+
+
 @pytest.mark.parametrize("failure", [ServiceError("503"), AccessDenied("401")])
 def test_a_claim_survives_a_queue_that_fails_several_times(failure: Exception) -> None:
     reason, _, run = the_end_of(1200, *[failure] * 8)
