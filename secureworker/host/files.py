@@ -99,9 +99,12 @@ def remove_tree(path: str) -> None:
     Call it only when nothing is alive that could still write there.
     """
     flat = f"{path}.removing"
-    # A removal that was interrupted left a flat directory: what had been moved there goes with the rest.
-    with suppress(FileExistsError):
+    try:
         os.mkdir(flat, 0o700)
+    except FileExistsError:
+        pass  # A removal was interrupted: what it had moved there goes with the rest.
+    except FileNotFoundError:
+        return  # Not even the parent is there.
     with opened(flat, _OPEN_DIRECTORY) as top:
         last = max((int(name) for name in os.listdir(top)), default=0)
         with suppress(FileNotFoundError):

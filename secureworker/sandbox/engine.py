@@ -131,8 +131,8 @@ def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> Engine:
     chosen = survey.find_runtime(settings.runtime, unified=hierarchy.version is Version.V2)
     facts = survey.survey(chosen)
     home = f"{settings.run_dir}/{name}"
-    _make_home(home)
     stack.callback(os.close, _lock(home))
+    stack.callback(files.remove_tree, home)
     containers = Containers(chosen, f"{home}/containers")
     engine = Engine(facts, containers, hierarchy, f"{home}/roots")
     sweep(engine)
@@ -159,15 +159,23 @@ def _make_home(home: str) -> None:
 
 def _lock(home: str) -> int:
     """Make sure that we are the only worker of this name; give the descriptor that holds the lock."""
-    lock = os.open(f"{home}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    path = f"{home}/lock"
+    while True:
+        _make_home(home)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A worker that ends takes the directory away while it holds the lock: then ours is on a file that is gone.
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                return lock
+        except FileNotFoundError:
+            continue
+        except BlockingIOError:
+            os.close(lock)
+            raise SandboxError(
+                "another worker uses the same state directory, and is running; stop it, or choose another directory"
+            ) from None
         os.close(lock)
-        raise SandboxError(
-            "another worker uses the same state directory, and is running; stop it, or choose another directory"
-        ) from None
-    return lock
 
 
 def instance_name(state_dir: str) -> str:

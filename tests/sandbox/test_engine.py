@@ -59,10 +59,7 @@ async def test_nothing_of_the_sandbox_is_left_when_it_is_closed(directory: Path)
         await cage.shell("exit 0")
     name = instance_name(str(directory))
     assert not list(Path("/sys/fs/cgroup").rglob(name))
-    home = Path("/run/secureworker") / name
-    assert sorted(path.name for path in home.iterdir()) == ["containers", "lock", "roots"]
-    assert not list((home / "containers").iterdir())
-    assert not list((home / "roots").iterdir())
+    assert not (Path("/run/secureworker") / name).exists()
 
 
 async def test_the_self_test_passes_and_says_what_it_tried(cage: Cage) -> None:
