@@ -10,7 +10,8 @@
     │   ├── PolicyError         the policy file, with file and line
     │   ├── SettingsError       options, environment, settings, credentials
     │   ├── SandboxError        the runtime, a namespace, a cgroup, a read-back
-    │   └── KeyUnusable         the signing key
+    │   ├── KeyUnusable         the signing key
+    │   └── AuditError          the audit log: it was changed, or cannot be written
     ├── Defect                  this program itself: the run is an internal-error, the worker goes on
     └── Stop                    somebody ends the run early; no fault
 
@@ -86,6 +87,10 @@ class SandboxError(HostError):
 
 class KeyUnusable(HostError):
     """The signing key is missing, readable by others, or no key."""
+
+
+class AuditError(HostError):
+    """The audit log was changed, or cannot be written. Nothing is signed, and no task is claimed."""
 
 
 class Defect(SecureworkerError):
