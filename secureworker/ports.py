@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from secureworker.core.claim import Claim, Credentials
+from secureworker.core.doors import Door, Traffic
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.outcome import Execution, Resolution
 from secureworker.core.plan import OutputRules, Plan
@@ -69,13 +70,57 @@ class Workspaces(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network namespace of a run: a loopback interface, and the listeners of the plan's doors bound to it.
+
+    Descriptors are the maker's: who uses one beyond the context duplicates it.
+    """
+
+    namespace: int
+    """Descriptor that keeps the namespace."""
+    listeners: tuple[tuple[Door, int], ...]
+    """Descriptor of a listening, non-blocking TCP socket for each open door."""
+
+
+class Networks(Protocol):
+    """Makes the network namespaces of runs, before there is a container that could take their ports."""
+
+    def open(self, plan: Plan) -> AbstractAsyncContextManager[Network]:
+        """Make a namespace with the listeners of `plan.doors`, and nothing else; leaving lets go of all of it.
+
+        Raises:
+            SandboxError: it cannot be made.
+        """
+
+
+class OpenDoors(Protocol):
+    """The doors of one run, being served."""
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        """Give what went through so far, by destination."""
+
+
+class Doors(Protocol):
+    """Serves the doors of runs from outside of their namespaces."""
+
+    def open(
+        self, run: "ClaimedRun", plan: Plan, network: Network, log: TaskLog
+    ) -> AbstractAsyncContextManager[OpenDoors]:
+        """Serve what `plan.doors` says at the network's listeners.
+
+        When this is left, by any way, the listeners and every connection that came by them are closed: nothing answers
+        any more, and no request that was not begun is made. Refusals are noted in the log.
+        """
+
+
 class Sandbox(Protocol):
     """Runs a plan's script, confined."""
 
-    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:
+    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog, network: Network | None = None) -> Execution:
         """Run the script to its end. When this is left, by any way, every process of the task is dead and reaped.
 
-        On cancellation: TERM, `plan.grace`, then KILL.
+        In the network given; without one, in an empty one of its own. On cancellation: TERM, `plan.grace`, then KILL.
 
         Raises:
             SandboxError: the container could not be made or is not what was asked for; the script did not run.
@@ -186,6 +231,10 @@ class ClaimedRun(Protocol):
     @property
     def taken_until(self) -> datetime:
         """When the claim ends, unless it is renewed."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """The run's newest; ask again for every use."""
 
     async def reclaim(self) -> datetime:
         """Renew the claim and take over its new credentials; give the new `taken_until`.

@@ -37,7 +37,8 @@ DEFAULT_LIMITS = HttpLimits()
 def open_session(limits: HttpLimits = DEFAULT_LIMITS) -> aiohttp.ClientSession:
     """Make a session; to be used as an async context manager, and for a long time: it keeps connections.
 
-    Redirects are the caller's to refuse, per request. Proxy variables of the environment are not followed.
+    Redirects are the caller's to refuse, per request. Proxy variables of the environment are not followed. Cookies are
+    not kept: what one task's request is answered must not be part of another's.
     """
 
     class LimitedResponse(aiohttp.ClientResponse):
@@ -56,6 +57,7 @@ def open_session(limits: HttpLimits = DEFAULT_LIMITS) -> aiohttp.ClientSession:
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limits.connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(
             total=limits.total_seconds,
             connect=limits.connect_seconds,

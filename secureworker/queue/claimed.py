@@ -47,6 +47,11 @@ class TaskclusterRun:
         """When the claim ends, as the Queue said last."""
         return self._taken_until
 
+    @property
+    def credentials(self) -> Credentials:
+        """The run's newest credentials: those of its claim, or of the last reclaim."""
+        return self._credentials
+
     async def reclaim(self) -> datetime:
         """Renew the claim (`reclaimTask`), and use its new credentials from now on."""
         try:

@@ -136,6 +136,7 @@ def environment(plan: Plan, place: Place) -> tuple[tuple[str, str], ...]:
             (
                 {"PATH": DEFAULT_PATH}
                 | dict(plan.environment)
+                | dict(plan.doors.environment())
                 | {
                     "HOME": HOME_DIR,
                     "RUN_ID": place.run_id,

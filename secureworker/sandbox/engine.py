@@ -17,7 +17,7 @@ from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
 from secureworker.host import files
 from secureworker.host.workspace import RUN_DIR
-from secureworker.ports import TaskLog, Workspace
+from secureworker.ports import Network, TaskLog, Workspace
 from secureworker.sandbox import kernel, survey
 from secureworker.sandbox.cgroups import Version
 from secureworker.sandbox.delegation import find_hierarchy
@@ -64,14 +64,14 @@ class OciSandbox:
         """Path of the runtime."""
         return self._engine.containers.runtime.path
 
-    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:
+    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog, network: Network | None = None) -> Execution:
         """See `ports.Sandbox`. A second cancellation cuts the grace short.
 
         Raises:
             SandboxError: the container could not be made or is not what was asked for; the script did not run.
             Stop: `DISK_LIMIT`.
         """
-        life = Life(plan, workspace, log, self._engine)
+        life = Life(plan, workspace, log, self._engine, network)
         running = asyncio.get_running_loop().run_in_executor(self._threads, life.live)
         try:
             return await asyncio.shield(running)

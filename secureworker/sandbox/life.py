@@ -19,7 +19,7 @@ from secureworker.core.errors import SandboxError, Stop, StopReason
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus, KilledBySignal
 from secureworker.core.plan import Plan
 from secureworker.host import files
-from secureworker.ports import TaskLog, Workspace
+from secureworker.ports import Network, TaskLog, Workspace
 from secureworker.sandbox import readback
 from secureworker.sandbox.bundle import SPARE_PROCESSES, Bundle, make_bundle
 from secureworker.sandbox.cgroups import Group, Hierarchy, Version
@@ -59,11 +59,14 @@ class Stopped(Exception):
 class Life:
     """One container. Make it, call `live` once in a thread of its own; call `stop` at any time, from anywhere."""
 
-    def __init__(self, plan: Plan, workspace: Workspace, log: TaskLog, engine: Engine) -> None:
+    def __init__(
+        self, plan: Plan, workspace: Workspace, log: TaskLog, engine: Engine, network: Network | None = None
+    ) -> None:
         self._plan = plan
         self._workspace = workspace
         self._log = log
         self._engine = engine
+        self._network = network
         # Task ids may begin with a dash, which would be an option to the runtime.
         self._name = f"run-{plan.task_id}.{plan.run_id}"
         self._stops = 0
@@ -99,7 +102,7 @@ class Life:
     def _live(self, stack: ExitStack) -> Execution:
         if self._stops:
             raise Stopped
-        network = stack.enter_context(network_namespace())
+        network = (self._network or stack.enter_context(network_namespace())).namespace
         group = self._engine.hierarchy.open(self._name)
         stack.callback(group.remove)
         group.limit(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)

@@ -14,6 +14,7 @@ from secureworker.core.outcome import Execution, ExitCode, ExitStatus
 from secureworker.core.plan import OutputRules, Plan
 from secureworker.ports import (
     Artifact,
+    Network,
     SignedFile,
     Statement,
     StorageError,
@@ -114,7 +115,13 @@ class FakeSandbox:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     on_begin: Callable[[], None] = lambda: None
 
-    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog) -> Execution:  # noqa: ARG002 - the port's
+    async def run(
+        self,
+        plan: Plan,
+        workspace: Workspace,  # noqa: ARG002 - the port's
+        log: TaskLog,
+        network: Network | None = None,  # noqa: ARG002 - the port's
+    ) -> Execution:
         """Sleep for the script's time."""
         self.failures.strike("run")
         started = self.clock.now()

@@ -1,10 +1,11 @@
 """A Queue in memory that answers as Taskcluster does."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from secureworker.core.claim import Claim
+from secureworker.core.claim import Claim, Credentials
 from secureworker.core.errors import Defect, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
@@ -46,6 +47,12 @@ class FakeRun:
     def taken_until(self) -> datetime:
         """When the claim ends."""
         return self._taken_until
+
+    @property
+    def credentials(self) -> Credentials:
+        """Those of the claim, renewed by each reclaim: the client's id says how often."""
+        first = self.claim.credentials
+        return replace(first, client_id=f"{first.client_id}#{self.reclaims}") if self.reclaims else first
 
     def cancel(self) -> None:
         """Cancel the task, as its owner may at any time."""

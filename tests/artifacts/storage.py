@@ -11,7 +11,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from secureworker.core.claim import Claim
+from secureworker.core.claim import Claim, Credentials
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
 from secureworker.ports import (
@@ -127,6 +127,10 @@ class UploadRun:
     @property
     def taken_until(self) -> datetime:
         return self.claim.taken_until
+
+    @property
+    def credentials(self) -> Credentials:
+        return self.claim.credentials
 
     async def reclaim(self) -> datetime:
         raise NotImplementedError

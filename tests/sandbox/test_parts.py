@@ -23,8 +23,8 @@ from tests.sandbox.test_bundle import FACTS
 def test_a_network_namespace_is_new_and_this_thread_stays_where_it_is() -> None:
     before = os.stat("/proc/thread-self/ns/net").st_ino
     with network_namespace() as made:
-        assert os.fstat(made).st_ino != before
-        assert not os.get_inheritable(made)
+        assert os.fstat(made.namespace).st_ino != before
+        assert not os.get_inheritable(made.namespace)
     assert os.stat("/proc/thread-self/ns/net").st_ino == before
     assert not [thread for thread in threading.enumerate() if thread.name == "network-namespace"]
 
