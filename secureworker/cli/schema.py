@@ -1,0 +1,61 @@
+"""`secureworker schema`: the JSON schemas, for editors and for authors of tasks."""
+
+import json
+from typing import Any
+
+import click
+
+
+@click.group("schema")
+def command() -> None:
+    """Print JSON schemas, for editors and for authors of tasks."""
+
+
+@command.command("policy")
+def of_policy() -> None:
+    r"""Print the schema of policy files.
+
+    \b
+    Example, for editors that use yaml-language-server:
+      secureworker schema policy > policy.schema.json
+      # first line of release.yml:   # yaml-language-server: $schema=policy.schema.json
+    """
+    _print_shipped("policy")
+
+
+@command.command("cases")
+def of_cases() -> None:
+    """Print the schema of files with test cases (see `secureworker policy test`)."""
+    _print_shipped("policy-cases")
+
+
+@command.command("payload")
+@click.argument("script")
+@click.option("--policy", "path", required=True, envvar="SECUREWORKER_POLICY", metavar="FILE", help="The policy.")
+def of_payload(script: str, path: str) -> None:
+    """Print the schema of the payloads that SCRIPT of a policy takes."""
+    # Here and not above: `--help` of the whole program must not load YAML and schemas.
+    from secureworker.core.errors import PolicyError
+    from secureworker.host.documents import nearest
+    from secureworker.policyfile import load
+
+    try:
+        policy = load(path, host=False)
+    except PolicyError as error:
+        raise click.ClickException(str(error)) from error
+    rules = {str(rule.name): rule for rule in policy.scripts}
+    if script not in rules:
+        near = nearest(script, rules)
+        meant = f"did you mean {near!r}?" if near else f"there are {', '.join(rules)}"
+        raise click.ClickException(f"{path} has no script {script!r}; {meant}")
+    _print(dict(rules[script].payload_schema.document))
+
+
+def _print_shipped(name: str) -> None:
+    from secureworker.policyfile.load import read_schema
+
+    _print(read_schema(name))
+
+
+def _print(schema: dict[str, Any]) -> None:
+    click.echo(json.dumps(schema, indent=2, ensure_ascii=False))

@@ -1,0 +1,112 @@
+"""What is legal in a policy, and unwise."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from secureworker.core.outcome import Resolution
+from secureworker.core.policy import Always, PayloadEquals, Policy, ScriptRule
+
+_INTERPRETERS: Final = (
+    "sh",
+    "bash",
+    "dash",
+    "zsh",
+    "ksh",
+    "busybox",
+    "env",
+    "python",
+    "perl",
+    "ruby",
+    "node",
+    "java",
+    "lua",
+)
+_SHALLOW: Final = 2
+"""Parts of a path below which a mount shows a whole tree of the host: /opt, /usr/local."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:  # noqa: A001 - Python's own is never meant in a policy
+    """Something a reviewer should look at twice."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+def advise(policy: Policy, today: date, *, host: bool) -> tuple[Warning, ...]:
+    """Name what is legal and unwise.
+
+    Args:
+        policy: a valid one.
+        today: against which keys are found to have expired.
+        host: whether this host's files are looked at.
+    """
+    found = [*_of_policy(policy, today)]
+    for rule in policy.scripts:
+        for key, message in (*_of_script(rule), *(_of_files(rule) if host else ())):
+            found.append(Warning(f"scripts.{rule.name}.{key}", message))
+    return tuple(found)
+
+
+def _of_policy(policy: Policy, today: date) -> Iterator[Warning]:
+    if policy.root_url.startswith("http://"):
+        yield Warning("root-url", "without TLS; fit for trying things out only")
+    for pool in policy.trust:
+        for key in pool.keys:
+            at = f"trust.worker-pools.{pool.worker_pool}"
+            if key.valid_until is None:
+                yield Warning(at, f"the key {key.id} never expires; give it a valid-until")
+            elif key.valid_until < today:
+                yield Warning(at, f"the key {key.id} expired on {key.valid_until}; nothing it signs is taken")
+
+
+def _of_script(rule: ScriptRule) -> Iterator[tuple[str, str]]:
+    yield from _of_command(rule)
+    schema = rule.payload_schema.document
+    if not {"additionalProperties", "unevaluatedProperties", "$ref"} & schema.keys():
+        yield "payload", "the schema admits keys that it does not name; add additionalProperties: false"
+    if not rule.requires_scopes and isinstance(rule.when, PayloadEquals | Always):
+        yield "requires-scopes", "no scope is needed: whoever may create tasks for this pool may have this script run"
+    if rule.unlimited:
+        yield "limits", "nothing but the run time is limited: the script may use up the host"
+    for mount in rule.mounts:
+        if mount.source.count("/") < _SHALLOW:
+            yield "mounts", f"{mount.source} is a whole tree of the host; mount what the script needs"
+    yield from _of_ends(rule)
+
+
+def _of_command(rule: ScriptRule) -> Iterator[tuple[str, str]]:
+    first = rule.command[0].source
+    name = os.path.basename(first) if isinstance(first, str) else ""
+    if name.rstrip("0123456789.") in _INTERPRETERS:
+        yield "command", f"{name} is an interpreter: what it runs is said by its arguments; run a script of its own"
+    for index, word in enumerate(rule.command[1:], start=1):
+        if isinstance(word.source, str) and word.source.startswith("${"):
+            yield f"command[{index}]", "the payload gives the whole argument: it may begin with a dash and be an option"
+
+
+def _of_ends(rule: ScriptRule) -> Iterator[tuple[str, str]]:
+    for pattern in rule.outputs.allow:
+        if pattern.split("/")[0] in {"*", "**"}:
+            yield "artifacts", f"{pattern} stands for public and private names alike; begin it with public/"
+    for code, resolution in rule.exit_codes.overrides:
+        if resolution is Resolution.COMPLETED:
+            yield "exit-codes", f"{code} means completed: is that no failure?"
+    if rule.repeatable and (rule.network or rule.taskcluster.routes):
+        yield "repeatable", "the script may change things elsewhere, and an interrupted run is started again"
+
+
+def _of_files(rule: ScriptRule) -> Iterator[tuple[str, str]]:
+    for pin in rule.pinned:
+        try:
+            owner = os.stat(pin.path).st_uid
+        except OSError:
+            continue
+        if owner != 0:
+            yield "pinned", f"{pin.path} belongs to uid {owner}, who may change it; give it to root"
