@@ -17,6 +17,7 @@ from enum import Enum
 from secureworker.core.errors import SandboxError
 from secureworker.core.outcome import Usage
 from secureworker.core.plan import Limits
+from secureworker.sandbox import devices
 from secureworker.sandbox.bundle import CPU_PERIOD_MICROSECONDS
 
 V1_CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "devices")
@@ -168,6 +169,13 @@ class Group:
                 rounded = str(int(value) // page * page) if controller == "memory" and value.isdigit() else value
                 if found not in {value, rounded}:
                     raise SandboxError(f"the limit {path} is {found}, and not {value}, as was asked for")
+
+    def restrict_devices(self) -> None:
+        """Let the group open the few harmless devices and no other. Before, the runtime may have allowed more."""
+        if self.version is Version.V2:
+            devices.restrict_v2(self.directories["memory"])
+        elif "devices" in self.directories:
+            devices.restrict_v1(self.directories["devices"])
 
     def pids(self) -> frozenset[int]:
         """Give the processes that are in the group, in any hierarchy."""

@@ -117,13 +117,8 @@ def _privileges() -> Iterator[Point]:
 
 def _cgroups() -> Iterator[Point]:
     mounts = mountinfo.parse(_text("/proc/self/mountinfo"))
-    available = {
-        mount.target: frozenset(_text(f"{mount.target}/cgroup.controllers").split())
-        for mount in mounts
-        if mount.kind == "cgroup2"
-    }
     try:
-        chosen = delegation.find_mounts(mounts, available)
+        chosen = delegation.find_mounts(mounts, delegation.available_controllers(mounts))
     except SandboxError as error:
         yield Point("control groups", State.MISSING, "not usable", str(error))
         return

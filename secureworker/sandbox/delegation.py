@@ -65,39 +65,50 @@ def own_paths(text: str) -> Mapping[str, str]:
     return paths
 
 
-def find_hierarchy(name: str) -> Hierarchy:
+def find_hierarchy(name: str, *, proc: str = "/proc/self", privileged: bool = True) -> Hierarchy:
     """Find, and in version 2 prepare, the place for the groups of the worker called `name`.
 
     In a delegated group of version 2, this process moves into a leaf of its own.
 
+    Args:
+        name: of the level that holds the groups of runs.
+        proc: what the kernel says of this process.
+        privileged: whether this is root.
+
     Raises:
         SandboxError: there is no place where this worker may set limits.
     """
-    mounts = parse(_read("/proc/self/mountinfo"))
-    available = {
+    mounts = parse(_read(f"{proc}/mountinfo"))
+    chosen = find_mounts(mounts, available_controllers(mounts))
+    own = own_paths(_read(f"{proc}/cgroup"))
+    if chosen.version is Version.V2:
+        mount = chosen.by_controller["memory"]
+        base = delegated_base(mount.target, _within(mount, own[""]), privileged=privileged)
+        path = "/".join(filter(None, (mount.root.rstrip("/"), base.removeprefix(mount.target).strip("/"), name)))
+        path = path if path.startswith("/") else f"/{path}"
+        return Hierarchy(
+            Version.V2, dict.fromkeys(V2_CONTROLLERS, f"{base}/{name}"), dict.fromkeys(V2_CONTROLLERS, path)
+        )
+    return _first_version(name, mounts, chosen, own)
+
+
+def available_controllers(mounts: tuple[Mounted, ...]) -> Mapping[str, frozenset[str]]:
+    """Give what version 2 offers, by mount point."""
+    return {
         mount.target: frozenset(_read(f"{mount.target}/cgroup.controllers").split())
         for mount in mounts
         if mount.kind == "cgroup2"
     }
-    chosen = find_mounts(mounts, available)
-    own = own_paths(_read("/proc/self/cgroup"))
-    if chosen.version is Version.V2:
-        mount = chosen.by_controller["memory"]
-        base = delegated_base(mount.target, _within(mount, own[""]), privileged=os.geteuid() == 0)
-        path = _ROOT.join((mount.root.rstrip("/"), base.removeprefix(mount.target).strip("/"), name))
-        return Hierarchy(
-            Version.V2, dict.fromkeys(V2_CONTROLLERS, f"{base}/{name}"), dict.fromkeys(V2_CONTROLLERS, path)
-        )
+
+
+def _first_version(name: str, mounts: tuple[Mounted, ...], chosen: Mounts, own: Mapping[str, str]) -> Hierarchy:
     # Version 1 has no rule against processes beside groups: below the worker's own group, so that what limits the
     # worker limits its scripts too. The path must be the same in all, for `cgroupsPath`: so each hierarchy has the
     # path that the worker has in that of memory.
-    paths = dict.fromkeys(chosen.by_controller, f"{own['memory'].rstrip('/')}/{name}")
-    bases = {
-        controller: mount.target + _within(mount, paths[controller])
-        for controller, mount in chosen.by_controller.items()
-    }
+    path = f"{own['memory'].rstrip('/')}/{name}"
+    bases = {controller: mount.target + _within(mount, path) for controller, mount in chosen.by_controller.items()}
     others = tuple(
-        mount.target + _within(mount, paths["memory"])
+        mount.target + _within(mount, path)
         for mount in mounts
         if mount.kind in {"cgroup", "cgroup2"} and mount not in chosen.by_controller.values()
     )
@@ -108,7 +119,7 @@ def find_hierarchy(name: str) -> Hierarchy:
             raise SandboxError(
                 f"no control group for {controller} can be made in {base}: {error.strerror}; {_HOW}"
             ) from error
-    return Hierarchy(Version.V1, bases, paths, others)
+    return Hierarchy(Version.V1, bases, dict.fromkeys(bases, path), others)
 
 
 def _within(mount: Mounted, path: str) -> str:

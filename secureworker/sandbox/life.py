@@ -164,6 +164,8 @@ class Life:
         paths = dict(group.paths) if group.version is Version.V1 else {"": group.path}
         readback.check_created(pid, json.loads(bundle.config), network, paths)
         group.check(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
+        # Only now: runc has allowed more, to make nodes.
+        group.restrict_devices()
         with files.opened(f"/proc/{pid}/root", os.O_PATH) as root:
             check_executable(root, self._plan.argv[0])
 

@@ -188,6 +188,56 @@ def test_a_group_that_exists_is_not_shared(tmp_path: Path) -> None:
     assert list(memory.iterdir()) == []
 
 
+def says(proc: Path, mountinfo: str, groups: str) -> str:
+    """Write what the kernel says of a process."""
+    proc.mkdir()
+    (proc / "mountinfo").write_text(mountinfo)
+    (proc / "cgroup").write_text(groups)
+    return str(proc)
+
+
+def test_version_2_has_one_directory_for_all_controllers(tmp_path: Path) -> None:
+    top = a_tree(tmp_path / "tree", "service")
+    (tmp_path / "tree" / "cgroup.controllers").write_text("cpu memory pids\n")
+    proc = says(tmp_path / "proc", V2.replace("/sys/fs/cgroup", top), "0::/service\n")
+    hierarchy = find_hierarchy("secureworker-x", proc=proc, privileged=False)
+    assert hierarchy.version is Version.V2
+    assert set(hierarchy.bases.values()) == {f"{top}/service/secureworker-x"}
+    assert set(hierarchy.paths.values()) == {"/service/secureworker-x"}
+    group = hierarchy.open("run-1")
+    assert group.procs_files() == (f"{top}/service/secureworker-x/run-1/cgroup.procs",)
+    assert group.path == "/service/secureworker-x/run-1"
+
+
+def test_root_on_version_2_has_its_groups_at_the_top(tmp_path: Path) -> None:
+    top = a_tree(tmp_path / "tree", enabled="cpu memory pids")
+    (tmp_path / "tree" / "cgroup.controllers").write_text("cpu memory pids\n")
+    proc = says(tmp_path / "proc", V2.replace("/sys/fs/cgroup", top), "0::/\n")
+    hierarchy = find_hierarchy("secureworker-x", proc=proc)
+    assert set(hierarchy.bases.values()) == {f"{top}/secureworker-x"}
+    assert set(hierarchy.paths.values()) == {"/secureworker-x"}
+
+
+def test_a_container_that_sees_a_part_of_version_1_has_its_groups_there(tmp_path: Path) -> None:
+    table = "".join(
+        f"3{n} 30 0:3{n} /docker/7 {tmp_path}/{name} rw - cgroup cgroup rw,{name}\n"
+        for n, name in enumerate(("memory", "pids", "cpu", "blkio"))
+    )
+    proc = says(tmp_path / "proc", table, "4:memory:/docker/7/w\n3:pids:/\n2:cpu:/\n")
+    hierarchy = find_hierarchy("secureworker-x", proc=proc)
+    assert hierarchy.bases["memory"] == f"{tmp_path}/memory/w/secureworker-x"
+    assert hierarchy.paths["pids"] == "/docker/7/w/secureworker-x"
+    assert hierarchy.others == (f"{tmp_path}/blkio/w/secureworker-x",)
+
+
+def test_a_hierarchy_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    for name in ("memory", "pids", "cpu"):
+        (tmp_path / name).write_text("")
+    table = "".join(f"3 3 0:3 / {tmp_path}/{name} rw - cgroup cgroup rw,{name}\n" for name in ("memory", "pids", "cpu"))
+    with pytest.raises(SandboxError, match=r"no control group for memory can be made in .*: Not a directory"):
+        find_hierarchy("secureworker-x", proc=says(tmp_path / "proc", table, "4:memory:/\n"))
+
+
 @pytest.mark.sandbox
 def test_this_host_has_a_place_for_groups() -> None:
     hierarchy = find_hierarchy("secureworker-test-place")
