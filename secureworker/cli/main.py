@@ -40,6 +40,7 @@ class LazyGroup(click.Group):
         command = importlib.import_module(_module(cmd_name)).command
         if not isinstance(command, click.Command):
             raise TypeError(f"{_module(cmd_name)}.command is no command")
+        _keep_lines(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -61,6 +62,14 @@ class LazyGroup(click.Group):
         if self.get_command(ctx, args[0]) is None:
             _unknown(args[0], self.list_commands(ctx), ctx)
         return super().resolve_command(ctx, args)
+
+
+def _keep_lines(command: click.Command) -> None:
+    r"""Let `\b` before a paragraph of help keep its lines, in raw docstrings too: click looks for the character."""
+    command.help = command.help and command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _keep_lines(below)
 
 
 def _module(name: str) -> str:

@@ -20,3 +20,7 @@ def test_the_reference_of_commands_is_current(checkout: Path) -> None:
     assert (checkout / "docs" / "cli.md").read_text() == made.stdout, (
         "run `python scripts/cli_reference.py > docs/cli.md`"
     )
+
+
+def test_no_help_shows_what_was_meant_for_its_formatter(checkout: Path) -> None:
+    assert "\\b" not in (checkout / "docs" / "cli.md").read_text()
