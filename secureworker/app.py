@@ -11,18 +11,20 @@ from typing import Final
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
 from secureworker.core.claim import Credentials
-from secureworker.core.errors import SettingsError
+from secureworker.core.errors import PolicyError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.host.clock import SystemClock
 from secureworker.host.http import open_session
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
-from secureworker.policyfile.load import load
+from secureworker.policyfile import load, unenforceable
+from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.ports import Events
 from secureworker.queue.claiming import TaskclusterQueue, connect
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
-from secureworker.signing.keys import load_signing_key
+from secureworker.signing.keys import load_signing_key, read_public_key
+from secureworker.signing.policies import MAX_BYTES, check_policy
 from secureworker.signing.signer import InProcessSigner
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
@@ -54,14 +56,28 @@ class Settings:
     """Files that the self-test shows a script cannot get at, beside the key."""
 
 
-def load_policy(path: str, root_url: str | None) -> Policy:
+def load_policy(path: str, root_url: str | None, policy_key: str | None = None) -> Policy:
     """Read the policy, and hold an operator's idea of the root URL against it.
 
+    Args:
+        path: the policy file.
+        root_url: what the operator takes for the Taskcluster.
+        policy_key: file with the reviewers' public key; only a policy that they signed is taken then.
+
     Raises:
-        PolicyError: the policy cannot be used.
-        SettingsError: it is for another Taskcluster.
+        PolicyError: the policy cannot be used, is not signed, or has rules that nothing would enforce.
+        SettingsError: it is for another Taskcluster, or the key is none.
     """
     policy = load(path)
+    if policy_key is not None:
+        try:
+            reviewers = read_public_key(policy_key)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"the policy key {policy_key} cannot be used: {error}") from error
+        check_policy(path, read_signature(path, MAX_BYTES), manifest(path, policy), reviewers)
+    missing = unenforceable(policy)
+    if missing:
+        raise PolicyError(tuple(f"{path}: {line}" for line in missing))
     if root_url is not None and root_url.rstrip("/") != policy.root_url.rstrip("/"):
         raise SettingsError(
             f"the root URL is set to {root_url}, and {path} is a policy for {policy.root_url}; correct one of them"
@@ -77,6 +93,7 @@ async def serve(policy: Policy, settings: Settings, events: Events) -> Ended:
         ServiceError: the Queue cannot be reached; no task was claimed.
     """
     async with _worker(policy, settings) as (tools, queue):
+        logger.info("claiming tasks of %s", policy.worker_pool)
         shutdown = Shutdown(tools.clock, settings.drain_seconds)
         return await ClaimLoop(queue, tools, shutdown, tasks=settings.tasks).serve(events)
 
@@ -86,7 +103,7 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
     """Wire the ports, each after what it relies on has been checked."""
     clock = SystemClock()
     # 1. The key: nothing is worth starting without it.
-    signer = InProcessSigner(load_signing_key(settings.key), settings.identity, policy.sha256)
+    signer = InProcessSigner(load_signing_key(settings.key), settings.identity, policy.sha256, root_url=policy.root_url)
     logger.info("policy sha256 %s for %s at %s", policy.sha256, policy.worker_pool, policy.root_url)
     logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
     async with AsyncExitStack() as stack:

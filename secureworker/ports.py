@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 from secureworker.core.claim import Claim, Credentials
 from secureworker.core.doors import Door, Traffic
-from secureworker.core.ids import ArtifactName, Sha256
+from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import Execution, Resolution
 from secureworker.core.plan import OutputRules, Plan
 
@@ -300,6 +300,16 @@ class ArtifactStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedInput:
+    """An artifact of another task that the worker fetched, and found to be as its own statement says."""
+
+    task_id: TaskId
+    run_id: RunId
+    name: ArtifactName
+    sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """What is to be signed for a run: a typed request, never bytes. The signer builds and checks the bytes."""
 
@@ -309,6 +319,10 @@ class Statement:
     policy_sha256: Sha256
     script: str
     script_sha256: Sha256
+    root_url: str
+    """Of the deployment that the run is of."""
+    inputs: tuple[VerifiedInput, ...] = ()
+    """What the worker fetched for the script, and verified."""
 
 
 @dataclass(frozen=True, slots=True)

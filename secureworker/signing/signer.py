@@ -29,11 +29,13 @@ class InProcessSigner:
         worker: WorkerIdentity,
         policy_sha256: Sha256,
         *,
+        root_url: str,
         remembered_runs: int = _REMEMBERED_RUNS,
     ) -> None:
         self._key = key
         self._worker = worker
         self._policy_sha256 = policy_sha256
+        self._root_url = root_url
         self._remembered_runs = remembered_runs
         self._lock = threading.Lock()
         self._signed: OrderedDict[tuple[TaskId, RunId], bytes] = OrderedDict()
@@ -58,7 +60,7 @@ class InProcessSigner:
 
         1. The claim names this worker: pool, group and id.
         2. The task was written for this pool.
-        3. The policy is the one this signer was started for.
+        3. The deployment and the policy are those this signer was started for.
         4. No other statement was signed for this run.
         """
         claim = statement.claim
@@ -69,6 +71,8 @@ class InProcessSigner:
         if claim.task.pool != self._worker.pool:
             raise HostError(f"the signer of {self._worker} refuses a task of the pool {claim.task.pool}")
         # 3.
+        if statement.root_url != self._root_url:
+            raise HostError(f"the signer for {self._root_url} refuses a statement for {statement.root_url}")
         if statement.policy_sha256 != self._policy_sha256:
             raise HostError(
                 f"the signer was started for the policy {self._policy_sha256}, the statement says "

@@ -7,6 +7,7 @@ asked of them in public attributes. Each takes failures to raise, by the name of
 
 from secureworker.testing.build import (
     IDENTITY,
+    ROOT_URL,
     SHA256,
     TASK_ID,
     a_claim,
@@ -32,6 +33,7 @@ from secureworker.testing.time import EPOCH, Failures, FakeClock, VirtualLoop, r
 __all__ = [
     "EPOCH",
     "IDENTITY",
+    "ROOT_URL",
     "SHA256",
     "TASK_ID",
     "Failures",

@@ -19,6 +19,7 @@ from secureworker.testing.time import EPOCH, FakeClock
 IDENTITY = WorkerIdentity(WorkerPool("test-provisioner", "test-pool"), "test-group", "test-worker")
 TASK_ID = "ddVaxIRdRAaAAr5ryHnORA"
 SHA256 = Sha256("5f" * 32)
+ROOT_URL = "https://tc.example.com"
 
 
 def a_claim_answer(
@@ -90,7 +91,7 @@ def a_script(**changes: Any) -> ScriptRule:
 def a_policy(*scripts: ScriptRule) -> Policy:
     """Build a policy for `IDENTITY`'s pool."""
     constraints = TaskConstraints(("test-scheduler",), ("test-project",), ("*",), (), timedelta(hours=2))
-    return Policy(SHA256, "https://tc.example.com", IDENTITY.pool, constraints, scripts or (a_script(),))
+    return Policy(SHA256, ROOT_URL, IDENTITY.pool, constraints, scripts or (a_script(),))
 
 
 def an_artifact(name: str, content: bytes = b"") -> Artifact:

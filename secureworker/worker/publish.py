@@ -45,6 +45,7 @@ async def publish(
             policy_sha256=tools.policy.sha256,
             script=plan.script,
             script_sha256=script_sha256(plan),
+            root_url=plan.root_url,
         )
     )
 

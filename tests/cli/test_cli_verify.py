@@ -12,7 +12,7 @@ from secureworker.core.outcome import ExitCode
 from secureworker.ports import Statement
 from secureworker.signing.keys import PublicKey, create_signing_key, load_signing_key
 from secureworker.signing.signer import InProcessSigner
-from secureworker.testing import IDENTITY, SHA256, TASK_ID, a_claim, an_artifact, an_execution
+from secureworker.testing import IDENTITY, ROOT_URL, SHA256, TASK_ID, a_claim, an_artifact, an_execution
 
 
 def verify(*arguments: object) -> Result:
@@ -29,9 +29,9 @@ def published(tmp_path: Path, key: PublicKey) -> Path:
     directory = tmp_path / "published"
     (directory / "public").mkdir(parents=True)
     (directory / "public" / "a").write_bytes(b"content")
-    signer = InProcessSigner(load_signing_key(f"file:{tmp_path / 'signing'}"), IDENTITY, SHA256)
+    signer = InProcessSigner(load_signing_key(f"file:{tmp_path / 'signing'}"), IDENTITY, SHA256, root_url=ROOT_URL)
     artifacts = (an_artifact("public/a", b"content"),)
-    statement = Statement(a_claim(), an_execution(ExitCode(0)), artifacts, SHA256, "build", SHA256)
+    statement = Statement(a_claim(), an_execution(ExitCode(0)), artifacts, SHA256, "build", SHA256, ROOT_URL)
     for file in asyncio.run(signer.sign(statement)):
         (directory / file.name).write_bytes(file.content)
     return directory

@@ -12,13 +12,13 @@ from secureworker.core.outcome import ExitCode
 from secureworker.ports import Artifact, Signer, Statement
 from secureworker.signing.keys import create_signing_key
 from secureworker.signing.signer import InProcessSigner
-from secureworker.testing import IDENTITY, SHA256, FakeClock, FakeSigner, a_claim, an_artifact, an_execution
+from secureworker.testing import IDENTITY, ROOT_URL, SHA256, FakeClock, FakeSigner, a_claim, an_artifact, an_execution
 
 Make = Callable[[Path], Signer]
 
 
 def the_real_one(directory: Path) -> Signer:
-    return InProcessSigner(create_signing_key(str(directory / "key")), IDENTITY, SHA256)
+    return InProcessSigner(create_signing_key(str(directory / "key")), IDENTITY, SHA256, root_url=ROOT_URL)
 
 
 def the_fake(directory: Path) -> Signer:
@@ -29,7 +29,7 @@ each = pytest.mark.parametrize("make", [the_real_one, the_fake])
 
 
 def a_statement(*artifacts: Artifact) -> Statement:
-    return Statement(a_claim(), an_execution(ExitCode(0)), artifacts, SHA256, "build", SHA256)
+    return Statement(a_claim(), an_execution(ExitCode(0)), artifacts, SHA256, "build", SHA256, ROOT_URL)
 
 
 @each

@@ -8,7 +8,7 @@ from secureworker.core.outcome import ExitCode
 from secureworker.ports import Artifact, SignedFile, Statement
 from secureworker.signing.keys import SigningKey, create_signing_key
 from secureworker.signing.signer import InProcessSigner
-from secureworker.testing import IDENTITY, SHA256, a_claim, an_artifact, an_execution
+from secureworker.testing import IDENTITY, ROOT_URL, SHA256, a_claim, an_artifact, an_execution
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def key(key_path: Path) -> SigningKey:
 
 @pytest.fixture
 def signer(key: SigningKey) -> InProcessSigner:
-    return InProcessSigner(key, IDENTITY, SHA256)
+    return InProcessSigner(key, IDENTITY, SHA256, root_url=ROOT_URL)
 
 
 def a_statement(*artifacts: Artifact) -> Statement:
-    return Statement(a_claim(), an_execution(ExitCode(0)), artifacts, SHA256, "build", SHA256)
+    return Statement(a_claim(), an_execution(ExitCode(0)), artifacts, SHA256, "build", SHA256, ROOT_URL)
 
 
 def write(directory: Path, files: tuple[SignedFile, ...]) -> None:

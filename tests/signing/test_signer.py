@@ -12,7 +12,7 @@ from secureworker.core.outcome import ExitCode
 from secureworker.ports import Statement
 from secureworker.signing.keys import SigningKey
 from secureworker.signing.signer import InProcessSigner
-from secureworker.testing import IDENTITY, SHA256, a_claim, an_artifact, an_execution
+from secureworker.testing import IDENTITY, ROOT_URL, SHA256, a_claim, an_artifact, an_execution
 from tests.signing.conftest import a_statement
 
 
@@ -55,6 +55,11 @@ async def test_a_statement_under_another_policy_is_refused(signer: InProcessSign
         await signer.sign(replace(a_statement(), policy_sha256=Sha256("0" * 64)))
 
 
+async def test_a_statement_of_another_deployment_is_refused(signer: InProcessSigner) -> None:
+    with pytest.raises(HostError, match="refuses a statement for https://other"):
+        await signer.sign(replace(a_statement(), root_url="https://other.example.com"))
+
+
 async def test_the_same_statement_again_gives_the_same_bytes(signer: InProcessSigner) -> None:
     assert await signer.sign(a_statement()) == await signer.sign(a_statement())
 
@@ -90,7 +95,7 @@ async def test_of_two_statements_at_once_one_is_signed(signer: InProcessSigner) 
 
 
 async def test_memory_of_signed_runs_is_bounded(key: SigningKey) -> None:
-    signer = InProcessSigner(key, IDENTITY, SHA256, remembered_runs=2)
+    signer = InProcessSigner(key, IDENTITY, SHA256, root_url=ROOT_URL, remembered_runs=2)
     for number in range(3):
         await signer.sign(replace(a_statement(), claim=replace(a_claim(), run_id=RunId(number))))
 
