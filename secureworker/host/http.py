@@ -3,7 +3,10 @@
 Imported only where a session is opened: aiohttp costs 150 ms, and `secureworker --help` shall not pay for it.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -34,8 +37,12 @@ class AnswerTooLarge(aiohttp.ClientPayloadError):
 DEFAULT_LIMITS = HttpLimits()
 
 
-def open_session(limits: HttpLimits = DEFAULT_LIMITS) -> aiohttp.ClientSession:
+def open_session(
+    limits: HttpLimits = DEFAULT_LIMITS, read_json: Callable[[str], Any] = json.loads
+) -> aiohttp.ClientSession:
     """Make a session; to be used as an async context manager, and for a long time: it keeps connections.
+
+    Where `read_json` is given, answers are read with it, whoever asks for their JSON.
 
     Redirects are the caller's to refuse, per request. Proxy variables of the environment are not followed. Cookies are
     not kept: what one task's request is answered must not be part of another's.
@@ -54,6 +61,16 @@ def open_session(limits: HttpLimits = DEFAULT_LIMITS) -> aiohttp.ClientSession:
                         raise AnswerTooLarge(f"{self.url.host} answers with more than {limits.answer_bytes} bytes")
                 self._body = bytes(taken)
             return await super().read()
+
+        async def json(
+            self,
+            *,
+            encoding: str | None = None,
+            loads: Callable[[str], Any] | None = None,
+            content_type: str | None = "application/json",
+        ) -> Any:
+            reader = read_json if loads is None or loads is json.loads else loads
+            return await super().json(encoding=encoding, loads=reader, content_type=content_type)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limits.connections),

@@ -3,15 +3,14 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import final
-
-import aiohttp
+from typing import Final, final
 
 from secureworker.core.claim import Credentials, Json, parse_claim, parse_credentials, parse_run
 from secureworker.core.errors import SecureworkerError, ServiceError, SettingsError
 from secureworker.core.ids import WorkerIdentity
+from secureworker.host.http import HttpLimits, open_session
 from secureworker.ports import Clock
-from secureworker.queue.answers import BoundedResponse
+from secureworker.queue.answers import read_json
 from secureworker.queue.calls import Calls, Refused
 from secureworker.queue.claimed import TaskclusterRun
 
@@ -19,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 CLAIM_TIMEOUT_SECONDS = 60.0
 """The Queue holds an empty answer back for 20 s; one that is given up on may hold a claim, so this is generous."""
+LIMITS: Final = HttpLimits(answer_bytes=40_000_000)
+"""A task definition is at most 10 MB at the Queue; claimWork gives up to 32, and asks for as many as there are free
+places."""
 _UNAUTHORIZED = (401, 403)
 
 
@@ -105,14 +107,5 @@ async def connect(
     root_url: str, identity: WorkerIdentity, credentials: Credentials, clock: Clock
 ) -> AsyncIterator[TaskclusterQueue]:
     """Give the Queue at `root_url`, with connections that end with this context. No request is made."""
-    async with open_session() as session:
+    async with open_session(LIMITS, read_json) as session:
         yield TaskclusterQueue(identity, credentials, Calls(root_url, session, clock))
-
-
-def open_session() -> aiohttp.ClientSession:
-    """Make the session all calls of the Queue go through."""
-    return aiohttp.ClientSession(
-        response_class=BoundedResponse,
-        # The whole of an attempt is timed by `Calls`.
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-    )

@@ -75,7 +75,7 @@ def summary(outcome: Outcome) -> str:
     """Say in one line why a run ended, for the worker's own log."""
     match outcome:
         case Exited(execution=execution):
-            return _describe(execution.status)
+            return describe(execution.status)
         case Refused(reasons=reasons):
             return "refused: " + "; ".join(str(reason) for reason in reasons)
         case Stopped(reason=reason, detail=detail):
@@ -86,7 +86,8 @@ def summary(outcome: Outcome) -> str:
             assert_never(outcome)
 
 
-def _describe(status: ExitStatus) -> str:
+def describe(status: ExitStatus) -> str:
+    """Say how a script ended, in a few words."""
     if isinstance(status, ExitCode):
         return f"exit code {status.code}"
     return f"killed by signal {status.signal}" + (" for want of memory" if status.out_of_memory else "")

@@ -8,7 +8,7 @@ from secureworker.core.decide import decide
 from secureworker.core.errors import Defect, HostError, SecureworkerError, ServiceError, Stop, StopReason
 from secureworker.core.outcome import Errored, Exited, Outcome, Reason, Refused, Resolution, Stopped, resolve
 from secureworker.ports import ClaimedRun, Clock, OpenTaskLog
-from secureworker.worker.explain import explain, summary
+from secureworker.worker.explain import describe, explain, summary
 from secureworker.worker.guards import (
     RETRY_SECONDS,
     end_with_claim,
@@ -70,7 +70,7 @@ async def _work(run: ClaimedRun, tools: Tools, lease: Lease, progress: Progress,
                 await salvage(run, tools, plan, workspace)
             raise
         exited = Exited(execution, plan.exit_codes)
-        logger.info("%s: the script ended: %s", claim, execution.status)
+        logger.info("%s: the script ended: %s", claim, describe(execution.status))
 
         if resolve(exited) is Resolution.COMPLETED or plan.outputs.on_failure:
             await publish(run, tools, plan, workspace, execution, progress)

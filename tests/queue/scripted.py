@@ -11,8 +11,10 @@ from typing import Any
 from aiohttp import web
 
 from secureworker.core.claim import Credentials, Secret
+from secureworker.host.http import open_session
+from secureworker.queue.answers import read_json
 from secureworker.queue.calls import Calls
-from secureworker.queue.claiming import open_session
+from secureworker.queue.claiming import LIMITS
 from secureworker.testing import FakeClock
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -116,7 +118,7 @@ async def scripted() -> AsyncIterator[Scripted]:
         await site.start()
         host, port = runner.addresses[0][:2]
         server.root_url = f"http://{host}:{port}"
-        async with open_session() as session:
+        async with open_session(LIMITS, read_json) as session:
             server.calls = Calls(server.root_url, session, server.clock, jitter=lambda: 0.5)
             yield server
     finally:

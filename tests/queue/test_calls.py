@@ -8,8 +8,8 @@ from aiohttp import web
 
 from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import AccessDenied, Defect, ServiceError
-from secureworker.queue.answers import MAX_ANSWER_BYTES
 from secureworker.queue.calls import Refused
+from secureworker.queue.claiming import LIMITS
 from tests.queue.scripted import CREDENTIALS, Scripted, error, no_content, reset, stall, text
 
 
@@ -117,12 +117,12 @@ async def test_a_body_that_ends_early_is_an_error_of_the_service(server: Scripte
 
 async def test_an_answer_without_end_is_not_read_to_its_end(server: Scripted) -> None:
     async def bomb(_: web.Request) -> web.Response:
-        packed = gzip.compress(bytes(MAX_ANSWER_BYTES + 10_000_000), compresslevel=1)
+        packed = gzip.compress(bytes(LIMITS.answer_bytes + 10_000_000), compresslevel=1)
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         return web.Response(body=packed, headers=headers)
 
     server.then(bomb)
-    with pytest.raises(ServiceError, match=f"larger than {MAX_ANSWER_BYTES}"):
+    with pytest.raises(ServiceError, match=f"more than {LIMITS.answer_bytes}"):
         await ping(server, attempts=1)
 
 
