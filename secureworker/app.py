@@ -72,8 +72,8 @@ def load_policy(path: str, root_url: str | None, policy_key: str | None = None) 
     if policy_key is not None:
         try:
             reviewers = read_public_key(policy_key)
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"the policy key {policy_key} cannot be used: {error}") from error
+        except ValueError as error:
+            raise SettingsError(f"the policy key cannot be used: {error}") from error
         check_policy(path, read_signature(path, MAX_BYTES), manifest(path, policy), reviewers)
     missing = unenforceable(policy)
     if missing:

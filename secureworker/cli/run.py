@@ -48,6 +48,12 @@ Examples:
 )
 @click.option("--policy", required=True, envvar="SECUREWORKER_POLICY", metavar="FILE", help="The policy.")
 @click.option(
+    "--policy-key",
+    envvar="SECUREWORKER_POLICY_KEY",
+    metavar="FILE",
+    help="The reviewers' public key: take a policy only with their signature beside it (`secureworker policy sign`).",
+)
+@click.option(
     "--worker-group", required=True, envvar="SECUREWORKER_WORKER_GROUP", metavar="GROUP", help="Where this worker is."
 )
 @click.option("--worker-id", required=True, envvar="SECUREWORKER_WORKER_ID", metavar="ID", help="Which one it is.")
@@ -161,7 +167,7 @@ def _serve(options: Mapping[str, Any], credentials: "Credentials") -> int:
     from secureworker.core.ids import WorkerIdentity
     from secureworker.host.signals import Signals
 
-    policy = load_policy(options["policy"], options["root_url"])
+    policy = load_policy(options["policy"], options["root_url"], options["policy_key"])
     try:
         identity = WorkerIdentity(policy.worker_pool, options["worker_group"], options["worker_id"])
     except ValueError as error:

@@ -1,0 +1,62 @@
+"""Which policies a worker starts with: signed ones where a key is given, and none with rules that nothing enforces."""
+
+from pathlib import Path
+
+import pytest
+
+from secureworker.app import load_policy
+from secureworker.core.errors import PolicyError, SettingsError
+from secureworker.policyfile import load
+from secureworker.policyfile.manifest import manifest
+from secureworker.signing.keys import create_signing_key
+from secureworker.signing.policies import sign_policy
+from tests.policyfile.policies import TEXT, with_rule, write
+
+
+def sign(path: str, key: Path) -> str:
+    """Sign a policy with a new key; give the public key's file."""
+    made = create_signing_key(str(key))
+    Path(f"{path}.sig").write_text(sign_policy(manifest(path, load(path)), made))
+    return f"{key}.pub"
+
+
+def test_a_signed_policy_is_taken(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert load_policy(path, "https://tc.example.com/", sign(path, tmp_path / "key")).scripts
+
+
+def test_an_unsigned_policy_is_refused_where_a_key_is_given(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    create_signing_key(str(tmp_path / "key"))
+    with pytest.raises(PolicyError, match="a signature is required"):
+        load_policy(path, None, str(tmp_path / "key.pub"))
+
+
+def test_a_changed_policy_is_refused(tmp_path: Path) -> None:
+    key = sign(write(tmp_path), tmp_path / "key")
+    with pytest.raises(PolicyError, match="is not what was signed"):
+        load_policy(write(tmp_path, f"{TEXT}\n"), None, key)
+
+
+def test_a_policy_signed_by_another_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    sign(path, tmp_path / "key")
+    create_signing_key(str(tmp_path / "other"))
+    with pytest.raises(PolicyError, match="this worker takes policies signed by"):
+        load_policy(path, None, str(tmp_path / "other.pub"))
+
+
+def test_a_key_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="the policy key cannot be used"):
+        load_policy(write(tmp_path), None, str(tmp_path / "none"))
+
+
+def test_a_policy_for_another_taskcluster_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="the root URL is set to"):
+        load_policy(write(tmp_path), "https://other.example.com")
+
+
+def test_a_rule_that_nothing_enforces_is_not_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path, with_rule("secrets: {key: 'credential:autograph'}"))
+    with pytest.raises(PolicyError, match=r"scripts\.sign\.secrets: secrets are not handed to scripts yet; remove"):
+        load_policy(path, None)
