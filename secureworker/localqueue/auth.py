@@ -3,7 +3,7 @@
 from secureworker.localqueue.calls import Call, Endpoint, Reply
 from secureworker.localqueue.credentials import Clients
 
-SERVICES = ("auth", "queue", "object", "secrets")
+SERVICES = ("auth", "queue", "object", "secrets", "worker-manager")
 
 
 class AuthEndpoints:

@@ -32,6 +32,7 @@ PATTERNS: Mapping[str, str] = {
     "workerType": _IDENTIFIER,
     "workerGroup": _IDENTIFIER,
     "workerId": _IDENTIFIER,
+    "workerPoolId": r"^[a-zA-Z0-9-_]{1,38}/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$",
     "taskQueueId": r"^[a-zA-Z0-9-_]{1,38}/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$",
     "continuationToken": r"^[0-9]+$",
     "limit": r"^[0-9]+$",

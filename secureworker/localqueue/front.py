@@ -94,11 +94,19 @@ class Front:
         return Call(match.params, payload, query, authenticate, match.endpoint.scopes, now, closed)
 
     def _refusal(self, error: ApiError, match: Match, payload: Any) -> Reply:
-        secret = match.endpoint.service == "secrets" and isinstance(payload, dict) and "secret" in payload
-        shown = payload | {"secret": "(OMITTED)"} if secret else payload
+        shown = _shown(match.endpoint.service, payload)
         asked = Asked(match.endpoint.name, match.params, shown, self._clock())
         headers = {"WWW-Authenticate": "hawk"} if error.code == "AuthenticationFailed" else {}
         return Reply(errors.body(error, asked), error.status, headers)
+
+
+def _shown(service: str, payload: Any) -> Any:
+    """Leave out of a payload what errors must not repeat."""
+    if service == "worker-manager":
+        return "(OMITTED)"
+    if service == "secrets" and isinstance(payload, dict) and "secret" in payload:
+        return payload | {"secret": "(OMITTED)"}
+    return payload
 
 
 async def _read(request: web.Request) -> bytes:

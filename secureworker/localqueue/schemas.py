@@ -153,6 +153,33 @@ _CREATE_UPLOAD = _object(
     },
 )
 
+_POOL_ID: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9-_]{1,38}/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$"}
+_REGISTRATION_SECRET: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{44}$"}
+_WORKER: Schema = {"workerPoolId": _POOL_ID, "workerGroup": _IDENTIFIER, "workerId": _IDENTIFIER}
+
+
+def _proof(**properties: Schema) -> Schema:
+    return _object(tuple(properties), properties)
+
+
+_STRING: Schema = {"type": "string"}
+_REGISTER_WORKER = _object(
+    ("workerPoolId", "providerId", "workerGroup", "workerId", "workerIdentityProof"),
+    {
+        **_WORKER,
+        "providerId": _IDENTIFIER,
+        "systemBootTime": _TIME,
+        "workerIdentityProof": {
+            "oneOf": [
+                _proof(token=_STRING),
+                _proof(staticSecret=_REGISTRATION_SECRET),
+                _proof(document=_STRING, signature=_STRING),
+                _proof(document=_STRING),
+            ]
+        },
+    },
+)
+
 _TRUE: Schema = {"type": "boolean", "const": True}
 
 SCHEMAS: dict[str, Schema] = {
@@ -174,5 +201,20 @@ SCHEMAS: dict[str, Schema] = {
         {"acceptDownloadMethods": _object((), {"simple": _TRUE, "getUrl": _TRUE})},
     ),
     "secrets/v1/secret.json#": _object(("secret", "expires"), {"secret": {"type": "object"}, "expires": _TIME}),
+    "worker-manager/v1/register-worker-request.json#": _REGISTER_WORKER,
+    "worker-manager/v1/reregister-worker-request.json#": _object(
+        ("workerPoolId", "workerGroup", "workerId", "secret"), {**_WORKER, "secret": _REGISTRATION_SECRET}
+    ),
+    "worker-manager/v1/report-worker-error-request.json#": _object(
+        ("workerGroup", "workerId", "kind", "title", "description", "extra"),
+        {
+            "workerGroup": _IDENTIFIER,
+            "workerId": _IDENTIFIER,
+            "kind": {"type": "string", "maxLength": 128, "pattern": "[-a-z0-9]+"},
+            "title": {"type": "string", "maxLength": 128},
+            "description": {"type": "string", "maxLength": 10240},
+            "extra": {"type": "object"},
+        },
+    ),
     "auth/v1/scopeset.json#": _object(("scopes",), {"scopes": _SCOPES | {"uniqueItems": True}}),
 }

@@ -32,6 +32,7 @@ from secureworker.localqueue.secret_store import SecretEndpoints
 from secureworker.localqueue.settings import Settings, StaticClient
 from secureworker.localqueue.task_rows import TaskRows
 from secureworker.localqueue.wakeups import Wakeups
+from secureworker.localqueue.worker_manager import WORKER_MANAGER_CLIENT, WorkerManagerEndpoints
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Running:
 
 @asynccontextmanager
 async def serve(settings: Settings, *, middlewares: Sequence[Middleware] = ()) -> AsyncIterator[Running]:
-    """Serve Queue, Auth, Object and Secrets until the context is left.
+    """Serve Queue, Auth, Object, Secrets and worker-manager until the context is left.
 
     On leaving, polls that hang are answered with no tasks, other requests get two seconds, and everything is closed.
 
@@ -120,7 +121,9 @@ def _wire(
     token = database.remembered("access token of the queue's client", secrets.token_urlsafe(32))
     url_key = database.remembered("key of presigned URLs", secrets.token_urlsafe(32))
     issuer = StaticClient(QUEUE_CLIENT, Secret(token), ("*",))
-    clients = Clients(settings, (issuer,))
+    registrar_token = database.remembered("access token of worker-manager's client", secrets.token_urlsafe(32))
+    registrar = StaticClient(WORKER_MANAGER_CLIENT, Secret(registrar_token), ("*",))
+    clients = Clients(settings, (issuer, registrar))
     blobs = Blobs(directory, BlobRows(database), url_key, settings.clock)
     tasks, workers = TaskRows(database, wakeups.changed), WorkerRows(database)
     artifacts, objects = ArtifactRows(database), ObjectRows(database)
@@ -133,6 +136,7 @@ def _wire(
             *ArtifactReads(tasks, artifacts, blobs, issuer).endpoints(root_url, settings.get_url_lifetime),
             *ObjectEndpoints(objects, blobs, settings, root_url).endpoints(),
             *SecretEndpoints(database).endpoints(),
+            *WorkerManagerEndpoints(database, settings.worker_pools, registrar).endpoints(),
             *AuthEndpoints(clients).endpoints(),
             *monitoring(BEHAVES_AS),
         )

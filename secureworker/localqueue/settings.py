@@ -73,6 +73,29 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class StaticWorker:
+    """A worker that worker-manager knows, and that proves itself by a secret."""
+
+    worker_group: str
+    worker_id: str
+    secret: Secret
+    """44 letters, digits, `-` and `_`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticPool:
+    """A worker pool of a static provider, which starts no workers by itself."""
+
+    worker_pool: str
+    workers: tuple[StaticWorker, ...]
+    provider_id: str = "static"
+    worker_config: str = "{}"
+    """JSON; given to every worker that registers."""
+    reregistration_timeout: float = 96 * 3600.0
+    """How long the credentials are good that a worker gets."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set."""
 
@@ -110,5 +133,7 @@ class Settings:
     """Of a request to an API; uploads are not limited."""
     roles: tuple[Role, ...] = (Role("anonymous", ANONYMOUS_SCOPES),)
     """The role `anonymous` is everybody's, without credentials too."""
+    worker_pools: tuple[StaticPool, ...] = ()
+    """What worker-manager knows. The Queue serves any pool, known or not."""
     clock: Callable[[], datetime] = system_clock
     """UTC, aware. A test's own clock moves claims, deadlines and URLs; only the long poll waits in real time."""

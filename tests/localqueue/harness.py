@@ -26,7 +26,7 @@ from yarl import URL
 
 from secureworker.core.claim import Secret
 from secureworker.localqueue.server import Running, serve
-from secureworker.localqueue.settings import Settings, StaticClient
+from secureworker.localqueue.settings import Settings, StaticClient, StaticPool, StaticWorker
 
 CHECKOUT = Path(__file__).parent.parent.parent
 REFERENCES = Path(
@@ -35,6 +35,9 @@ REFERENCES = Path(
 SAMPLES = REFERENCES.parent / "samples"
 POOL = "tc-real/smoke-42a79"
 WORKER = {"workerGroup": "tc-real-group", "workerId": "w1"}
+REGISTERED = {"workerPoolId": "tc-real/static", "workerGroup": "tc-real-group", "workerId": "static-1--42a79"}
+"""A worker that worker-manager knows."""
+REGISTRATION_SECRET = "HwH5dWgLS6ygG3_7wOT1UQMPUCLoILRF23gh6LR1nIvg"
 _ROOT = "http://taskcluster.test"
 """Schemas name each other by paths from the root URL."""
 
@@ -68,7 +71,7 @@ class References:
         self._registry = referencing.Registry().with_resources(resources)
         self._entries = [
             (service, entry, re.compile(_pattern(service, entry["route"])))
-            for service in ("auth", "queue", "object", "secrets")
+            for service in ("auth", "queue", "object", "secrets", "worker-manager")
             for entry in documents[f"references/{service}/v1/api.json"]["entries"]
         ]
 
@@ -188,6 +191,13 @@ A_WORKER = a_client(
     "queue:worker-id:tc-real-group/*",
 )
 
+STATIC_POOL = StaticPool(
+    REGISTERED["workerPoolId"],
+    (StaticWorker(REGISTERED["workerGroup"], REGISTERED["workerId"], Secret(REGISTRATION_SECRET)),),
+    worker_config='{"hello": "from workerConfig"}',
+    reregistration_timeout=3600.0,
+)
+
 Who = StaticClient | Mapping[str, str] | None
 """A static client, credentials as the services send them, or nobody."""
 
@@ -239,7 +249,7 @@ class World:
         route = entry["route"]
         for param, value in zip(entry["args"], params, strict=True):
             route = route.replace(f"<{param}>", quote(str(value), safe=""))
-        url = f"{self.root_url}/api/{service.lower()}/v1{route}"
+        url = f"{self.root_url}/api/{getattr(taskcluster, service).serviceName}/v1{route}"
         if query:
             url += "?" + urlencode(query)
         sent = raw if raw is not None else b"" if payload is None else json.dumps(payload).encode()
@@ -368,6 +378,7 @@ async def a_world(checked: Checked | None, clock: Clock | None = None, **setting
         "claim_resolver_interval": 3600.0,
         "deadline_resolver_interval": 3600.0,
         "dependency_resolver_interval": 3600.0,
+        "worker_pools": (STATIC_POOL,),
         "clock": clock,
     }
     middlewares = () if checked is None else (checked.middleware(),)

@@ -271,6 +271,28 @@ def test_the_schemas_of_requests_are_the_published_ones(references: References) 
         "object/v1/download-object-request.json#": {"acceptDownloadMethods": {"simple": True}},
         "secrets/v1/secret.json#": {"secret": {}, "expires": "2026-11-23T12:00:00Z"},
         "auth/v1/scopeset.json#": {"scopes": ["a*"]},
+        "worker-manager/v1/register-worker-request.json#": {
+            "workerPoolId": "a/b",
+            "providerId": "static",
+            "workerGroup": "g",
+            "workerId": "w",
+            "systemBootTime": "2026-11-23T12:00:00Z",
+            "workerIdentityProof": {"staticSecret": "s" * 44},
+        },
+        "worker-manager/v1/reregister-worker-request.json#": {
+            "workerPoolId": "a/b",
+            "workerGroup": "g",
+            "workerId": "w",
+            "secret": "s" * 44,
+        },
+        "worker-manager/v1/report-worker-error-request.json#": {
+            "workerGroup": "g",
+            "workerId": "w",
+            "kind": "worker-error",
+            "title": "t",
+            "description": "d",
+            "extra": {},
+        },
     }
     wrong: tuple[Any, ...] = ("", "ü ", "a" * 40000, 0, -1, 1000, 1.5, True, None, [], ["a", "a"], [1], {}, {"a": 1})
     assert set(good) | {"queue/v1/post-artifact-request.json#"} == set(SCHEMAS)

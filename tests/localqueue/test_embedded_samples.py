@@ -16,6 +16,8 @@ from tests.localqueue.harness import (
     A_WORKER,
     CREATOR,
     POOL,
+    REGISTERED,
+    REGISTRATION_SECRET,
     ROOT,
     SAMPLES,
     WORKER,
@@ -29,8 +31,6 @@ pytestmark = pytest.mark.references
 
 NOT_SERVED = {
     "purgeRequests": "purge-cache",
-    "registerWorker": "worker-manager",
-    "registered-worker-currentScopes": "worker-manager",
     "scriptworker-artifacts": "another worker's uploads, listed",
 }
 TASK: dict[str, Any] = {"routes": ["index.tc-real.smoke.latest"], "tags": {"kind": "smoke"}, "retries": 3}
@@ -42,6 +42,7 @@ _REPLACED = (
     (r"\?X-Amz-[^\"\\]*", "?SIGNED"),
     (r"http://(localhost|127\.0\.0\.1):\d+", "ROOT"),
     (r'(accessToken\\*": ?\\*")[A-Za-z0-9_-]{43}', r"\1TOKEN"),
+    (r'(secret": ?")[A-Za-z0-9_-]{44}', r"\1SECRET"),
     (r'(seed\\*": ?\\*")[A-Za-z0-9_-]{44}', r"\1SEED"),
     (r'(signature\\*": ?\\*")[A-Za-z0-9+/]{43}=', r"\1SIGNATURE"),
     (r'((start|expiry)\\*": ?)\d{13}', r"\g<1>0"),
@@ -267,6 +268,17 @@ def _reclaims(task_id: str, who: Any = ROOT) -> Any:
     return situation
 
 
+async def _registered(world: World) -> Answer:
+    proof = {"staticSecret": REGISTRATION_SECRET}
+    body = {**REGISTERED, "providerId": "static", "workerIdentityProof": proof}
+    return await world.ask(None, "registerWorker", payload=body, service="WorkerManager")
+
+
+async def _registered_scopes(world: World) -> Answer:
+    credentials = (await _registered(world)).body["credentials"]
+    return await world.ask(credentials, "currentScopes", service="Auth")
+
+
 PROBE: dict[str, Any] = {"taskQueueId": "tc-real/probe-429aa"}
 GET_ARTIFACT = "getArtifact-anonymous-public_"
 SITUATIONS: dict[str, Callable[[World], Awaitable[Answer]]] = {
@@ -334,6 +346,8 @@ SITUATIONS: dict[str, Callable[[World], Awaitable[Answer]]] = {
     f"{GET_ARTIFACT}ref": _reads("getArtifact", "public/ref"),
     "listArtifacts": _reads("listArtifacts"),
     "reclaimTask": _on_run("reclaimTask"),
+    "registerWorker": _registered,
+    "registered-worker-currentScopes": _registered_scopes,
     "reportCompleted": _on_run("reportCompleted"),
     "reportException-intermittent-task": _reports("intermittent-task"),
     "reportException-internal-error": _reports("internal-error"),
