@@ -72,11 +72,12 @@ def _environment(provenance: Provenance) -> dict[str, Json]:
             "templateSha256": provenance.execution.template_sha256,
             "bundleSha256": provenance.execution.bundle_sha256,
         },
-        "exitStatus": _exit_status(provenance.execution.status),
+        "exitStatus": exit_status(provenance.execution.status),
     }
 
 
-def _exit_status(status: ExitStatus) -> dict[str, Json]:
+def exit_status(status: ExitStatus) -> dict[str, Json]:
+    """Write how a script ended, as both statements have it."""
     match status:
         case ExitCode():
             return {"exitCode": status.code}

@@ -69,6 +69,12 @@ class PublicKey:
         blob = base64.b64decode(self.openssh.split()[1])
         return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
+    @property
+    def hint(self) -> str:
+        """How sigstore's bundles name a key: base64 of the sha256 of its DER (SubjectPublicKeyInfo)."""
+        der = self._key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return base64.b64encode(hashlib.sha256(der).digest()).decode()
+
     def _key(self) -> Ed25519PublicKey:
         return Ed25519PublicKey.from_public_bytes(self.raw)
 

@@ -5,16 +5,14 @@ with typed requests (`Statement`), never with bytes, and trusts no fact about th
 """
 
 import asyncio
-import hashlib
 import threading
 from collections import OrderedDict
 
-from secureworker import __version__
 from secureworker.core.errors import HostError
 from secureworker.core.ids import RunId, Sha256, TaskId, WorkerIdentity
-from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE, Provenance, chain_of_trust
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing.keys import PublicKey, SigningKey
+from secureworker.signing.statements import build, sign
 
 _REMEMBERED_RUNS = 10_000
 """About 2 MB. A run is signed for once, within its claim; a worker's runs are hours apart from being forgotten."""
@@ -46,7 +44,7 @@ class InProcessSigner:
         return self._key.public
 
     async def sign(self, statement: Statement) -> tuple[SignedFile, ...]:
-        """Make and sign the chain of trust of a run; asked again with the same statement, give the same bytes.
+        """Make and sign the statements of a run; asked again with the same request, give the same bytes.
 
         Raises:
             HostError: the statement is not of this worker, or differs from one already signed for the run.
@@ -78,24 +76,10 @@ class InProcessSigner:
                 f"the signer was started for the policy {self._policy_sha256}, the statement says "
                 f"{statement.policy_sha256}; restart the worker"
             )
-        body = chain_of_trust(
-            claim,
-            tuple((artifact.name, artifact.sha256) for artifact in statement.artifacts),
-            Provenance(
-                version=__version__,
-                policy_sha256=statement.policy_sha256,
-                script=statement.script,
-                script_sha256=statement.script_sha256,
-                execution=statement.execution,
-            ),
-        )
+        bodies = build(statement)
         # 4.
-        self._remember((claim.task_id, claim.run_id), hashlib.sha256(body).digest())
-        signature = self._key.sign(body)
-        return (
-            SignedFile(CHAIN_OF_TRUST, body, "application/json"),
-            SignedFile(CHAIN_OF_TRUST_SIGNATURE, signature, "application/octet-stream"),
-        )
+        self._remember((claim.task_id, claim.run_id), bodies.digest)
+        return sign(bodies, self._key)
 
     def _remember(self, run: tuple[TaskId, RunId], digest: bytes) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ from tests.signing.conftest import a_statement
 
 
 async def test_a_statement_is_signed_over_exactly_its_bytes(signer: InProcessSigner, key: SigningKey) -> None:
-    body, signature = await signer.sign(a_statement(an_artifact("public/a", b"content")))
+    body, signature, _ = await signer.sign(a_statement(an_artifact("public/a", b"content")))
 
     assert (body.name, body.content_type) == ("public/chain-of-trust.json", "application/json")
     assert (signature.name, signature.content_type) == ("public/chain-of-trust.json.sig", "application/octet-stream")
