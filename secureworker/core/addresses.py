@@ -54,7 +54,9 @@ class BadHost(ValueError):
 
 
 def parse_address(text: str) -> Address | None:
-    """Read an address in its one usual form; None for all else, names included."""
+    """Read an address in its one usual form, without a zone; None for all else, names included."""
+    if "%" in text:
+        return None
     try:
         address: Address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError:
