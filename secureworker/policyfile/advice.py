@@ -1,6 +1,7 @@
 """What is legal in a policy, and unwise."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -8,6 +9,7 @@ from typing import Final
 
 from secureworker.core.outcome import Resolution
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScriptRule
+from secureworker.core.schemas import BadSchema, CompiledSchema
 
 _INTERPRETERS: Final = (
     "sh",
@@ -24,6 +26,7 @@ _INTERPRETERS: Final = (
     "java",
     "lua",
 )
+_WHOLE: Final = re.compile(r"\$\{payload\.(?P<key>[A-Za-z_][A-Za-z0-9_]*)\}")
 _SHALLOW: Final = 2
 """Parts of a path below which a mount shows a whole tree of the host: /opt, /usr/local."""
 
@@ -87,8 +90,25 @@ def _of_command(rule: ScriptRule) -> Iterator[tuple[str, str]]:
     if name.rstrip("0123456789.") in _INTERPRETERS:
         yield "command", f"{name} is an interpreter: what it runs is said by its arguments; run a script of its own"
     for index, word in enumerate(rule.command[1:], start=1):
-        if isinstance(word.source, str) and word.source.startswith("${"):
+        if isinstance(word.source, str) and _may_be_an_option(word.source, rule):
             yield f"command[{index}]", "the payload gives the whole argument: it may begin with a dash and be an option"
+
+
+def _may_be_an_option(word: str, rule: ScriptRule) -> bool:
+    """Whether an argument begins with something of the payload that may begin with a dash, as far as can be seen."""
+    match = _WHOLE.match(word)
+    if match is None:
+        return word.startswith("${")
+    properties = rule.payload_schema.document.get("properties")
+    schema = properties.get(match["key"]) if isinstance(properties, dict) else None
+    if not isinstance(schema, dict):
+        return True
+    try:
+        value = CompiledSchema(schema)
+    except BadSchema:
+        # It refers to another part of its document.
+        return True
+    return any(not value.problems(option) for option in ("-", "-a", "--a", "-1"))
 
 
 def _of_ends(rule: ScriptRule) -> Iterator[tuple[str, str]]:

@@ -158,6 +158,24 @@ def test_what_is_legal_and_unwise_is_named(tmp_path: Path, old: str, new: str, w
     assert warning in secureworker("check", "--no-host", "--policy", path).output
 
 
+@pytest.mark.parametrize(
+    ("word", "schema", "warned"),
+    [
+        ("${payload.a}", "{properties: {a: {enum: [x, y]}}}", False),
+        ("${payload.a}", "{properties: {a: {type: string, pattern: '^[a-z]'}}}", False),
+        ("${payload.a}", "{properties: {a: {type: string}}}", True),
+        ("${payload.a}", "{properties: {a: {$ref: '#/$defs/a'}}, $defs: {a: {enum: [x]}}}", True),
+        ("${payload.b}", "{properties: {a: {enum: [x, y]}}}", True),
+        ("${lowercase(payload.a)}", "{properties: {a: {enum: [x, y]}}}", True),
+        ("--a=${payload.a}", "{}", False),
+    ],
+)
+def test_an_argument_that_may_be_an_option_is_named(tmp_path: Path, word: str, schema: str, *, warned: bool) -> None:
+    text = TEXT.replace("--fast", f"'{word}'").replace("{type: object}", schema)
+    output = secureworker("check", "--policy", write(tmp_path, text)).output
+    assert ("may begin with a dash" in output) is warned
+
+
 def test_a_repeatable_script_that_reaches_out_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, with_rule("network: {allow: ['a.example.com:443']}"))
     assert "an interrupted run is started again" in secureworker("check", "--policy", path).output

@@ -20,10 +20,14 @@ from secureworker.core.ids import WorkerIdentity
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
 from secureworker.core.policy import Policy
-from secureworker.policyfile import load
+from secureworker.policyfile import load, unenforceable
+from secureworker.policyfile.cases import read_cases, try_case
 from tests.core.claims import NOW, a_claim
 
 NAMES = ("minimal", "release", "demo")
+"""Policies whose scripts are shipped with them."""
+DRAFTS = ("signing", "store", "push", "scriptworker")
+"""Policies whose scripts and pins are their users' to put in."""
 FILES: Json = {"README": "hello\n", "src/a.c": "int x;\n"}
 SOURCES: dict[str, Json] = {"name": "demo", "version": "1.0", "files": FILES}
 
@@ -57,12 +61,36 @@ def task(policy: Policy, *scopes: str, payload: dict[str, Json] | None = None, *
 
 
 def test_every_policy_that_is_shipped_is_tested_here(checkout: Path) -> None:
-    assert {path.stem for path in (checkout / "policies").glob("*.yml")} == set(NAMES)
+    assert {path.stem for path in (checkout / "policies").glob("*.yml")} == {*NAMES, *DRAFTS}
+    assert {path.stem for path in (checkout / "policies" / "cases").glob("*.yml")} == {*NAMES, *DRAFTS}
 
 
 def test_the_installed_package_holds_them() -> None:
-    for name in NAMES:
+    for name in (*NAMES, *DRAFTS):
         assert files("secureworker").joinpath("_policies", f"{name}.yml").is_file()
+
+
+@pytest.mark.parametrize("name", [*NAMES, *DRAFTS])
+def test_every_shipped_policy_admits_and_refuses_what_its_cases_say(policies: Path, name: str) -> None:
+    policy = load(str(policies / f"{name}.yml"), host=False)
+    cases = read_cases(str(policies / "cases" / f"{name}.yml"))
+    verdicts = [try_case(case, policy) for case in cases]
+    assert [f"{verdict.case.name}: {verdict.found}" for verdict in verdicts if not verdict.passed] == []
+    assert {case.admit for case in cases if case.admit} == {rule.name for rule in policy.scripts}
+    assert any(case.refuse for case in cases)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *DRAFTS])
+def test_every_rule_of_a_shipped_policy_is_explained(policies: Path, name: str) -> None:
+    lines = (policies / f"{name}.yml").read_text().splitlines()
+    comments = [line for line in lines if line.lstrip().startswith("#")]
+    assert lines[0].startswith("# ")
+    assert len(comments) * 10 > len([line for line in lines if line.strip()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_worker_starts_with_a_policy_whose_scripts_are_shipped(policies: Path, name: str) -> None:
+    assert unenforceable(load(str(policies / f"{name}.yml"))) == ()
 
 
 @pytest.mark.parametrize("name", NAMES)
