@@ -46,6 +46,11 @@ def _head(root: int, wanted: str, path: str) -> bytes:
             raise SandboxError(
                 f"the script {path} cannot be executed: {of} is no file that everybody may execute; change its mode"
             )
+        if os.fstatvfs(named).f_flag & os.ST_NOEXEC:
+            raise SandboxError(
+                f"the script {path} cannot be executed: {of} lies on a file system that is mounted with noexec; "
+                "use a state directory, and scripts, on another one"
+            )
         # A descriptor that only names a file is opened by its magic link.
         with open(f"/proc/self/fd/{named}", "rb", buffering=0) as file:
             return file.read(_HEAD_BYTES) or b""

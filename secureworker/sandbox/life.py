@@ -111,7 +111,7 @@ class Life:
         pid = self._create(stack, group, writing)
         pidfd = os.pidfd_open(pid)
         stack.callback(os.close, pidfd)
-        stack.callback(_reap, pid, pidfd)
+        stack.callback(_reap, pidfd)
         self._check(pid, bundle, network, group)
         return self._run(bundle, group, pid, pidfd, reading)
 
@@ -273,8 +273,9 @@ def _status(pidfd: int) -> ExitStatus:
     return KilledBySignal(number) if number in signal.valid_signals() else ExitCode(result.si_status)
 
 
-def _reap(pid: int, pidfd: int) -> None:
-    """Kill the init and wait for it, with all that is in its pid namespace."""
+def _reap(pidfd: int) -> None:
+    """Kill the init and wait for it, with all that is in its pid namespace. Fine if that was done before."""
     _signal(pidfd, signal.SIGKILL)
+    # By descriptor: the number may be another process's by now.
     with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)

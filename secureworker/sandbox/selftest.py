@@ -42,7 +42,8 @@ _LIMITS = Limits(
 )
 _HOG = "b'x' * (1 << 30)"
 PROBE_NAMES = tuple(probe.__name__ for probe in PROBES)
-_TASK_ID = TaskId("SelfTestS-CofSandbox1A")
+TASK_ID = TaskId("SelfTestS-CofSandbox1A")
+"""Of the self-test's runs: a slugid that no Queue has given out."""
 _MOST_OUTPUT = 256 * 1024
 
 
@@ -152,9 +153,9 @@ def _plan(directory: str, source: str, config: Mapping[str, Json] | None) -> Pla
         os.unlink(script)
     files.write_new(script, content, mode=0o700)
     return Plan(
-        task_id=_TASK_ID,
+        task_id=TASK_ID,
         run_id=RunId(0),
-        task_group_id=_TASK_ID,
+        task_group_id=TASK_ID,
         root_url="https://self-test.invalid",
         script=ScriptName("self-test"),
         argv=(script,),

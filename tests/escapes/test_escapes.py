@@ -13,7 +13,7 @@ import pytest
 from secureworker.core.outcome import ExitCode
 from secureworker.core.plan import Mount
 from secureworker.sandbox.engine import instance_name
-from tests.sandbox.cage import Cage, Ran, some_limits
+from tests.sandbox.cage import Cage, Ran, groups_of, some_limits
 
 pytestmark = pytest.mark.sandbox
 
@@ -399,7 +399,7 @@ async def test_nothing_is_left_on_the_host(cage: Cage) -> None:
         return (
             Path("/proc/self/mountinfo").read_text(),
             sorted(os.listdir("/proc/self/fd")),
-            [str(p) for p in Path("/sys/fs/cgroup").rglob("secureworker-*/run-*") if cage_name(cage) in str(p)],
+            groups_of(cage.directory),
             sorted(str(path) for path in cage_home(cage).rglob("*")),
         )
 

@@ -19,7 +19,7 @@ from secureworker.core.outcome import Execution
 from secureworker.core.plan import Limits, OutputRules, PinnedFile, Plan
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.ports import Workspace
-from secureworker.sandbox.engine import OciSandbox, SandboxSettings, open_sandbox
+from secureworker.sandbox.engine import OciSandbox, SandboxSettings, instance_name, open_sandbox
 
 TASK_ID = TaskId("fN1SbArXTPSVFUUvaOlinQ")
 MIB = 1024 * 1024
@@ -160,6 +160,13 @@ def runtime_for(name: str, directory: Path) -> str:
     wrapper.write_text(CRUN_ON_A_HYBRID_HOST.format(crun=found))
     wrapper.chmod(0o755)
     return str(wrapper)
+
+
+def groups_of(directory: Path) -> list[str]:
+    """Give the control groups of the worker with this state directory, in all hierarchies."""
+    name = instance_name(str(directory))
+    # os.walk, as it does not mind that other tests' groups vanish meanwhile.
+    return sorted(path for path, _, _ in os.walk("/sys/fs/cgroup") if name in path)
 
 
 @asynccontextmanager

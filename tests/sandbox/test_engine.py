@@ -11,7 +11,7 @@ import pytest
 
 from secureworker.core.errors import SandboxError
 from secureworker.sandbox.engine import SandboxSettings, instance_name, open_sandbox
-from tests.sandbox.cage import Cage, a_cage, runtime_for
+from tests.sandbox.cage import Cage, a_cage, groups_of, runtime_for
 from tests.sandbox.test_life import alive, until
 
 pytestmark = pytest.mark.sandbox
@@ -58,7 +58,7 @@ async def test_nothing_of_the_sandbox_is_left_when_it_is_closed(directory: Path)
     async with a_cage(directory, "runc") as cage:
         await cage.shell("exit 0")
     name = instance_name(str(directory))
-    assert not list(Path("/sys/fs/cgroup").rglob(name))
+    assert groups_of(directory) == []
     assert not (Path("/run/secureworker") / name).exists()
 
 
@@ -104,16 +104,21 @@ async def test_a_killed_worker_takes_its_scripts_along_and_the_next_sweeps_the_r
         worker.send_signal(signal.SIGKILL)
     await until(lambda: not alive(mark))
     name = instance_name(str(directory))
-    assert list(Path("/sys/fs/cgroup").rglob(f"{name}/run-*"))
+    assert [path for path in groups_of(directory) if "/run-" in path]
     async with a_cage(directory, runtime) as cage:
-        assert not list(Path("/sys/fs/cgroup").rglob(f"{name}/run-*"))
+        assert not [path for path in groups_of(directory) if "/run-" in path]
         assert not any((Path("/run/secureworker") / name / "roots").iterdir())
         await cage.shell("exit 0")
 
 
 async def test_many_runs_leave_descriptors_threads_and_mounts_as_they_were(cage: Cage) -> None:
-    def held() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), len(Path("/proc/self/mountinfo").read_text().splitlines())
+    def held() -> tuple[object, ...]:
+        children = [task.read_text() for task in Path("/proc/self/task").glob("*/children")]
+        return (
+            len(os.listdir("/proc/self/fd")),
+            len(Path("/proc/self/mountinfo").read_text().splitlines()),
+            "".join(children).split(),
+        )
 
     await cage.shell("exit 0")
     before = held()

@@ -13,7 +13,8 @@ import pytest
 from secureworker.core.errors import SandboxError, Stop, StopReason
 from secureworker.core.ids import RunId
 from secureworker.core.outcome import ExitCode, KilledBySignal
-from secureworker.core.plan import Mount
+from secureworker.core.plan import MIN_MEMORY_BYTES, Mount
+from secureworker.host.workspace import DirectoryWorkspaces
 from tests.sandbox.cage import MIB, Cage, Heard, a_cage, some_limits
 
 pytestmark = pytest.mark.sandbox
@@ -275,3 +276,20 @@ async def test_runs_beside_each_other_do_not_meet(cage: Cage) -> None:
     runs = await asyncio.gather(*(cage.shell(script, run_id=RunId(number)) for number in range(4)))
     assert {ran.output.split("\n")[0] for ran in runs} == {"1000"}
     assert all("mine" not in ran.output for ran in runs)
+
+
+async def test_the_least_memory_and_processes_are_enough_for_the_runtime(cage: Cage) -> None:
+    ran = await cage.shell("echo ran", limits=some_limits(memory_bytes=MIN_MEMORY_BYTES, processes=2))
+    assert ran.execution.status == ExitCode(0)
+    assert ran.output == "ran\n"
+
+
+async def test_a_workspace_below_a_closed_directory_works(cage: Cage, directory: Path) -> None:
+    closed = directory / "closed"
+    closed.mkdir(mode=0o700)
+    workspaces = DirectoryWorkspaces(f"{closed}/tasks")
+    await workspaces.sweep()
+    plan, log = cage.plan("#!/bin/sh\necho ran; touch x\n"), Heard()
+    async with workspaces.open(plan) as workspace:
+        assert (await cage.sandbox.run(plan, workspace, log)).status == ExitCode(0)
+    assert log.text == "ran\n"

@@ -3,6 +3,8 @@
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +145,22 @@ def test_a_script_that_not_everybody_may_execute_is_refused(inside: tuple[Path, 
     write(top / "script", b"x", mode=0o700)
     with pytest.raises(SandboxError, match="/script cannot be executed: it is no file that everybody may execute"):
         check_executable(root, "/script")
+
+
+@pytest.mark.sandbox
+def test_a_script_on_a_file_system_mounted_with_noexec_is_refused(tmp_path: Path) -> None:
+    # In a mount namespace of its own: nothing is mounted on this host.
+    program = (
+        "import os\nfrom secureworker.sandbox.executable import check_executable\n"
+        "open('script', 'w').close(); os.chmod('script', 0o755)\n"
+        "try: check_executable(os.open('.', os.O_PATH), '/script')\nexcept Exception as error: print(error)"
+    )
+    mounting = 'mount -t tmpfs -o noexec none "$1" && cd "$1" && exec "$2" -c "$3"'
+    answer = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mounting, "sh", tmp_path, sys.executable, program],
+        capture_output=True, text=True, check=True, env={"PATH": os.defpath, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    assert "/script cannot be executed: it lies on a file system that is mounted with noexec" in answer.stdout
 
 
 def a_guard(path: Path, alarm: threading.Event, **limits: int) -> guard.Guard:
