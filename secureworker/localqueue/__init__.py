@@ -1,5 +1,6 @@
-"""The embedded Taskcluster over HTTP on loopback, for demo, tests and run-local: Queue, Auth, Object, Secrets, and
-what static workers need of worker-manager.
+"""The embedded Taskcluster over HTTP on loopback, for demo, tests and run-local.
+
+Queue, Auth, Object, Secrets, and what static workers need of worker-manager.
 
 Behaves as the services of Taskcluster v106 were seen to behave, bodies, messages and order of checks included, so that
 a worker that works here works there. It differs on purpose where they are broken (a `%` in an artifact's name, an
