@@ -86,9 +86,11 @@ def find_hierarchy(name: str, *, proc: str = "/proc/self", privileged: bool = Tr
         base = delegated_base(mount.target, _within(mount, own[""]), privileged=privileged)
         path = "/".join(filter(None, (mount.root.rstrip("/"), base.removeprefix(mount.target).strip("/"), name)))
         path = path if path.startswith("/") else f"/{path}"
-        return Hierarchy(
-            Version.V2, dict.fromkeys(V2_CONTROLLERS, f"{base}/{name}"), dict.fromkeys(V2_CONTROLLERS, path)
-        )
+        level = f"{base}/{name}"
+        # Controllers are enabled level by level: those of the level above are not inherited.
+        os.makedirs(level, exist_ok=True)
+        _enable(level)
+        return Hierarchy(Version.V2, dict.fromkeys(V2_CONTROLLERS, level), dict.fromkeys(V2_CONTROLLERS, path))
     return _first_version(name, mounts, chosen, own)
 
 

@@ -76,9 +76,13 @@ class Guard:
             self.excess = excess(self._path, self._limits)
             self._moves = 0
         except files.TreeMoved:
-            self._moves += 1
-            if self._moves >= _MOVES:
-                self.excess = "what the script keeps on disk cannot be measured: its deep directories move all the time"
+            self.moved()
         except FileNotFoundError:
             # The directory itself goes only when the run is over.
             pass
+
+    def moved(self) -> None:
+        """Count a round that failed."""
+        self._moves += 1
+        if self._moves >= _MOVES:
+            self.excess = "what the script keeps on disk cannot be measured: its deep directories move all the time"

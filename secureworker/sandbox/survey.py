@@ -72,9 +72,9 @@ def root_links() -> tuple[tuple[str, str], ...]:
     return tuple(links)
 
 
-def survey(chosen: Runtime) -> HostFacts:
-    """Collect what bundles are made from."""
-    machine = platform.machine()
+def survey(chosen: Runtime, machine: str = "") -> HostFacts:
+    """Collect what bundles are made from; `machine` is this host's where it is empty."""
+    machine = machine or platform.machine()
     try:
         profile = seccomp.oci(seccomp.load(), machine)
     except KeyError as error:

@@ -4,6 +4,8 @@ This file's trees are plain directories: they show which files are written and r
 with them cannot be shown on a host that has version 1; the runs in test_life.py show it on one that has.
 """
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,22 @@ def test_a_group_that_exists_is_not_shared(tmp_path: Path) -> None:
     assert list(memory.iterdir()) == []
 
 
+@pytest.mark.sandbox
+def test_all_processes_of_a_group_are_killed_and_reaped() -> None:
+    hierarchy = find_hierarchy(f"secureworker-test-kill-{os.getpid()}")
+    group = hierarchy.open("run-1")
+    enter = 'for f; do echo 0 > "$f"; done; trap "" TERM; sleep 98780 & sleep 98780 & echo in; wait'
+    with subprocess.Popen(["sh", "-c", enter, "sh", *group.procs_files()], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        assert len(group.pids()) == 3
+        group.restrict_devices()
+        group.remove()
+        assert group.pids() == frozenset()
+    hierarchy.remove()
+    assert hierarchy.leftovers() == ()
+
+
 def says(proc: Path, mountinfo: str, groups: str) -> str:
     """Write what the kernel says of a process."""
     proc.mkdir()
@@ -197,20 +215,23 @@ def says(proc: Path, mountinfo: str, groups: str) -> str:
 
 
 def test_version_2_has_one_directory_for_all_controllers(tmp_path: Path) -> None:
-    top = a_tree(tmp_path / "tree", "service")
+    top = a_tree(tmp_path / "tree", "service", "service/secureworker-x")
     (tmp_path / "tree" / "cgroup.controllers").write_text("cpu memory pids\n")
     proc = says(tmp_path / "proc", V2.replace("/sys/fs/cgroup", top), "0::/service\n")
     hierarchy = find_hierarchy("secureworker-x", proc=proc, privileged=False)
     assert hierarchy.version is Version.V2
     assert set(hierarchy.bases.values()) == {f"{top}/service/secureworker-x"}
     assert set(hierarchy.paths.values()) == {"/service/secureworker-x"}
+    # Controllers are enabled at every level, or the runs' groups would have no limits.
+    for level in ("service", "service/secureworker-x"):
+        assert (tmp_path / "tree" / level / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
     group = hierarchy.open("run-1")
     assert group.procs_files() == (f"{top}/service/secureworker-x/run-1/cgroup.procs",)
     assert group.path == "/service/secureworker-x/run-1"
 
 
 def test_root_on_version_2_has_its_groups_at_the_top(tmp_path: Path) -> None:
-    top = a_tree(tmp_path / "tree", enabled="cpu memory pids")
+    top = a_tree(tmp_path / "tree", "secureworker-x", enabled="cpu memory pids")
     (tmp_path / "tree" / "cgroup.controllers").write_text("cpu memory pids\n")
     proc = says(tmp_path / "proc", V2.replace("/sys/fs/cgroup", top), "0::/\n")
     hierarchy = find_hierarchy("secureworker-x", proc=proc)

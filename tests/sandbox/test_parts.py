@@ -17,7 +17,7 @@ from secureworker.sandbox.cgroups import Group, Version
 from secureworker.sandbox.executable import check_executable
 from secureworker.sandbox.netns import network_namespace
 from secureworker.sandbox.root import make_root
-from tests.sandbox.cage import some_limits
+from tests.sandbox.cage import runtime_for, some_limits
 from tests.sandbox.test_bundle import FACTS
 
 
@@ -201,6 +201,29 @@ def test_this_host_has_what_a_bundle_is_made_from() -> None:
     assert "/etc/ssl/certs" in facts.etc_directories
     assert "/etc/ld.so.cache" in facts.etc_files
     assert facts.init == survey.find_init()
+
+
+@pytest.mark.sandbox
+def test_crun_is_preferred_where_it_works(directory: Path) -> None:
+    runtime_for("crun", directory)
+    assert survey.find_runtime(None, unified=True).name == "crun"
+    assert survey.find_runtime(None, unified=False).name == "runc"
+    assert survey.find_runtime("runc", unified=True).name == "runc"
+
+
+def test_an_architecture_without_a_filter_is_refused() -> None:
+    chosen = runtime.Runtime("/usr/sbin/runc", "runc", "1.1.5")
+    with pytest.raises(SandboxError, match="there is no system-call filter for the architecture i686"):
+        survey.survey(chosen, machine="i686")
+
+
+def test_a_tree_that_keeps_moving_is_too_much_in_the_end(tmp_path: Path) -> None:
+    watching = a_guard(tmp_path, threading.Event())
+    for _ in range(7):
+        watching.moved()
+    assert watching.excess == ""
+    watching.moved()
+    assert "its deep directories move all the time" in watching.excess
 
 
 def test_the_workers_own_path_does_not_choose_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
