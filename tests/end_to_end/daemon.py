@@ -88,6 +88,12 @@ class Wire:
     def count(self, part: str) -> int:
         return sum(part in path for path in self.asked)
 
+    def most_reports(self) -> int:
+        """Give how often the run that was reported most often was reported."""
+        ends = ("/completed", "/failed", "/exception")
+        runs = [path.rpartition("/")[0] for path in self.asked if path.endswith(ends)]
+        return max((runs.count(run) for run in runs), default=0)
+
     def middleware(self) -> Any:
         @web.middleware
         async def watch(
