@@ -28,6 +28,10 @@ MOST_OF_A_CLAIM = 0.5
 """All margins together: below what `RENEW_AT` leaves, so that no claim ends before it was tried to be renewed."""
 
 
+HASTY_GRACE_SECONDS = 1.0
+"""All the grace that is left to a script when the operator asks to stop now."""
+
+
 async def keep_claim(run: ClaimedRun, lease: Lease, clock: Clock) -> NoReturn:
     """Renew the claim long before it ends, again and again; `end_with_claim` watches that this succeeds.
 
@@ -101,3 +105,18 @@ async def watch_shutdown(shutdown: Shutdown) -> NoReturn:
         Stop: `SHUTDOWN`.
     """
     raise Stop(StopReason.SHUTDOWN, await shutdown.runs_must_end())
+
+
+async def watch_haste(shutdown: Shutdown, clock: Clock) -> NoReturn:
+    """Cut a script's grace short once the operator will not wait any longer.
+
+    Belongs right beside `Sandbox.run`: where the script is being stopped already, this cancels it a second time, which
+    the sandbox takes for "kill it now".
+
+    Raises:
+        Stop: `SHUTDOWN`.
+    """
+    await shutdown.asked_at_once()
+    # Two cancellations in one moment would be one: the first, by `watch_shutdown`, must have arrived.
+    await clock.sleep(HASTY_GRACE_SECONDS)
+    raise Stop(StopReason.SHUTDOWN, "the operator asked to stop now")
