@@ -21,8 +21,10 @@ from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.ports import Events
+from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, connect
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
+from secureworker.sandbox.netns import NamespaceNetworks
 from secureworker.signing.keys import load_signing_key, read_public_key
 from secureworker.signing.policies import MAX_BYTES, check_policy
 from secureworker.signing.signer import InProcessSigner
@@ -128,6 +130,7 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         )
         await queue.check()
         session = await stack.enter_async_context(open_session())
+        doors = await stack.enter_async_context(open_doors())
         yield (
             Tools(
                 policy=policy,
@@ -135,6 +138,8 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                 clock=clock,
                 logs=FileTaskLogs(LogSettings(str(state / LOGS), policy.sha256, _masked(settings.credentials)), clock),
                 workspaces=workspaces,
+                networks=NamespaceNetworks(),
+                doors=doors,
                 sandbox=sandbox,
                 outputs=SealedOutputs(clock),
                 signer=signer,

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TypeAlias, assert_never
 
+from secureworker.core.doors import Traffic
 from secureworker.core.errors import BadPayload, SecureworkerError, ServiceError, StopReason, TaskError
 from secureworker.core.ids import Sha256
 
@@ -88,6 +89,8 @@ class Execution:
     """Of the bundle's config with per-task paths replaced: equal between tasks of a rule on one host."""
     bundle_sha256: Sha256
     """Of the bundle's config as it was given to the runtime."""
+    traffic: tuple[Traffic, ...] = ()
+    """What went through the run's doors, by destination."""
 
 
 @dataclass(frozen=True, slots=True)

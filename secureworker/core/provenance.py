@@ -178,6 +178,15 @@ def _internal_parameters(claim: Claim, built: Built) -> dict[str, Json]:
             "bundleSha256": execution.bundle_sha256,
         },
         "exitStatus": exit_status(execution.status),
+        "network": [
+            {
+                "destination": each.destination,
+                "connections": each.connections,
+                "sentBytes": each.sent_bytes,
+                "receivedBytes": each.received_bytes,
+            }
+            for each in execution.traffic
+        ],
     }
 
 

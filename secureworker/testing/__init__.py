@@ -18,7 +18,9 @@ from secureworker.testing.build import (
     an_execution,
 )
 from secureworker.testing.host import (
+    FakeDoors,
     FakeEvents,
+    FakeNetworks,
     FakeOutputs,
     FakeSandbox,
     FakeSigner,
@@ -38,7 +40,9 @@ __all__ = [
     "TASK_ID",
     "Failures",
     "FakeClock",
+    "FakeDoors",
     "FakeEvents",
+    "FakeNetworks",
     "FakeOutputs",
     "FakeQueue",
     "FakeRun",

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from secureworker.core.claim import Claim
+from secureworker.core.doors import Traffic
 from secureworker.core.errors import HostError
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus
@@ -141,6 +142,47 @@ class FakeSandbox:
         """Pass, unless told to fail."""
         self.failures.strike("self_test")
         return ("no probe was made: this is a fake",)
+
+
+class FakeNetworks:
+    """Networks that are only numbers; counts those that are open."""
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.open_now = 0
+
+    @asynccontextmanager
+    async def open(self, plan: Plan) -> AsyncIterator[Network]:
+        """Give a network with a listener for each of the plan's doors; no descriptor in it is one."""
+        self.failures.strike("open")
+        self.open_now += 1
+        try:
+            yield Network(-1, tuple((door, -1) for door in plan.doors.open))
+        finally:
+            self.open_now -= 1
+
+
+@dataclass
+class FakeDoors:
+    """Doors that nobody goes through, but who is said to."""
+
+    passed: tuple[Traffic, ...] = ()
+    failures: Failures = field(default_factory=Failures)
+    open_now: int = 0
+
+    @asynccontextmanager
+    async def open(self, run: Any, plan: Plan, network: Network, log: TaskLog) -> AsyncIterator["FakeDoors"]:  # noqa: ARG002 - the port's
+        """Open them."""
+        self.failures.strike("open")
+        self.open_now += 1
+        try:
+            yield self
+        finally:
+            self.open_now -= 1
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        """Give what is said to have gone through."""
+        return self.passed
 
 
 @dataclass

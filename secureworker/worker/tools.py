@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
-from secureworker.ports import ArtifactStore, Clock, Outputs, Sandbox, Signer, TaskLogs, Workspaces
+from secureworker.ports import ArtifactStore, Clock, Doors, Networks, Outputs, Sandbox, Signer, TaskLogs, Workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,8 @@ class Tools:
     clock: Clock
     logs: TaskLogs
     workspaces: Workspaces
+    networks: Networks
+    doors: Doors
     sandbox: Sandbox
     outputs: Outputs
     signer: Signer

@@ -6,7 +6,9 @@ from secureworker.core.claim import Json
 from secureworker.core.policy import Policy
 from secureworker.testing.build import IDENTITY, TASK_ID, a_claim, a_policy, an_artifact
 from secureworker.testing.host import (
+    FakeDoors,
     FakeEvents,
+    FakeNetworks,
     FakeOutputs,
     FakeSandbox,
     FakeSigner,
@@ -33,6 +35,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.workspaces = FakeWorkspaces(self.clock)
+        self.networks = FakeNetworks()
+        self.doors = FakeDoors()
         self.queue = FakeQueue(self.clock)
         self.sandbox = FakeSandbox(self.clock)
         self.outputs = FakeOutputs(self.clock, (an_artifact("public/a.txt", b"a"), an_artifact("public/b.txt", b"b")))
@@ -49,6 +53,8 @@ class World:
             clock=self.clock,
             logs=self.logs,
             workspaces=self.workspaces,
+            networks=self.networks,
+            doors=self.doors,
             sandbox=self.sandbox,
             outputs=self.outputs,
             signer=self.signer,
