@@ -1,6 +1,7 @@
 """A run from its claim to its report: `_work` is the straight line, `run_claim` all that surrounds it."""
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from secureworker.worker.guards import (
     end_with_claim,
     keep_claim,
     watch_cancellation,
+    watch_haste,
     watch_shutdown,
     watch_time,
 )
@@ -34,7 +36,9 @@ HURRY_SECONDS = 10.0
 """What is left to a run's end when the operator asked to stop now: log and report, then the process ends."""
 
 
-async def _work(run: ClaimedRun, tools: Tools, lease: Lease, progress: Progress, log: OpenTaskLog) -> Outcome:
+async def _work(
+    run: ClaimedRun, tools: Tools, shutdown: Shutdown, lease: Lease, progress: Progress, log: OpenTaskLog
+) -> Outcome:
     claim = run.claim
     if lease.remaining() <= 0:
         # Here, and not as a refusal: a clock that is wrong must not turn good tasks into malformed ones.
@@ -60,11 +64,14 @@ async def _work(run: ClaimedRun, tools: Tools, lease: Lease, progress: Progress,
         progress.phase = Phase.RUNNING
         progress.started = True
         try:
-            execution = await supervise(
-                tools.sandbox.run(plan, workspace, log),
-                watch_time(tools.clock, plan.limits.run_time),
-                end_with_claim(lease, tools.clock, stopping_takes=plan.grace),
-            )
+            async with tools.networks.open(plan) as network, tools.doors.open(run, plan, network, log) as doors:
+                execution = await supervise(
+                    tools.sandbox.run(plan, workspace, log, network),
+                    watch_time(tools.clock, plan.limits.run_time),
+                    end_with_claim(lease, tools.clock, stopping_takes=plan.grace),
+                    watch_haste(shutdown, tools.clock),
+                )
+                execution = replace(execution, traffic=doors.traffic())
         except Stop as stop:
             if stop.reason in (StopReason.TIME_LIMIT, StopReason.DISK_LIMIT) and plan.outputs.on_failure:
                 await salvage(run, tools, plan, workspace)
@@ -123,7 +130,7 @@ async def _attempt(
     """Do the work under its guards, and turn every way it can end into an outcome."""
     try:
         return await supervise(
-            _work(run, tools, lease, progress, log),
+            _work(run, tools, shutdown, lease, progress, log),
             keep_claim(run, lease, tools.clock),
             end_with_claim(lease, tools.clock),
             watch_cancellation(run, tools.clock),

@@ -28,10 +28,11 @@ DEADLINE_SECONDS = 40.0
 """No condition here takes longer, on a machine that is busy with other tests."""
 SCRIPT = """\
 #!/bin/sh
-# Sleeps as long as the payload says, ends as it says; leaves an output.
+# Sleeps as long as the payload says, ends as it says; leaves an output. With the code 99, does not mind TERM.
 field() { sed -n "s/.*\\"$1\\": \\([0-9.]*\\).*/\\1/p" task.json; }
 mkdir -p ../artifacts/public/build
 echo built > ../artifacts/public/build/result.txt
+[ "$(field code)" = 99 ] && trap "" TERM
 echo the script has begun
 sleep "$(field seconds)"
 echo the script ends

@@ -1,5 +1,6 @@
 """The daemon, as a process, in the hands of an operator and of a Queue that does not always do as it should."""
 
+import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from tests.end_to_end.daemon import Here, Worker, a_queue, eventually
 
 pytestmark = pytest.mark.sandbox
 
+STUBBORN_GRACE_SECONDS = 10.0
+"""The policy's default between TERM and KILL."""
 CLAIM_SECONDS = 60.0
 """Shorter than Taskcluster's: an expired one is still within what a request's timestamp may be off."""
 
@@ -60,6 +63,20 @@ async def test_a_second_sigterm_does_not_wait_for_the_drain_time(here: Here) -> 
     worker.signal(signal.SIGTERM)
     assert await worker.exit_code() == 0, worker.log
     assert (await here.runs(task))[0]["reasonResolved"] == "worker-shutdown"
+
+
+async def test_a_second_sigterm_kills_a_script_that_will_not_end(here: Here) -> None:
+    worker = await here.start("--drain-seconds", "600")
+    task = await here.create({"seconds": 600, "code": 99})
+    await here.begun(worker, task)
+    worker.signal(signal.SIGTERM)
+    await eventually(lambda: "claiming no more" in worker.log, "the first signal's effect")
+    began = asyncio.get_running_loop().time()
+    worker.signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0, worker.log
+    assert asyncio.get_running_loop().time() - began < STUBBORN_GRACE_SECONDS
+    assert (await here.runs(task))[0]["reasonResolved"] == "worker-shutdown"
+    assert here.scripts() == []
 
 
 async def test_sigusr1_a_hundred_times_lets_the_run_finish(here: Here) -> None:

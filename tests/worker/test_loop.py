@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 
 from secureworker.core.errors import AccessDenied, HostError, SandboxError, ServiceError, SettingsError, StopReason
 from secureworker.core.outcome import Resolution
-from secureworker.testing import FakeRun, run_virtual
+from secureworker.testing import FakeRun, a_policy, a_script, run_virtual
 from secureworker.worker.loop import POLL_SECONDS, REFUSALS, Ended
 from tests.worker.world import World
 
@@ -160,6 +161,41 @@ def test_a_second_sigterm_ends_a_running_task_at_once() -> None:
     _, _, when = serve(creates(runs, 0), asks("stop", 5), asks("now", 7), world=a_long_script)
     assert runs[0].reports == [Resolution.WORKER_SHUTDOWN]
     assert when == pytest.approx(7, abs=3)
+
+
+def a_script_that_ends_slowly() -> World:
+    world = World(a_policy(a_script(grace=timedelta(seconds=300))), drain_seconds=30)
+    world.sandbox.seconds = 1000
+    world.sandbox.stopping_seconds = 300
+    return world
+
+
+def test_a_script_that_ends_slowly_is_given_its_grace() -> None:
+    runs: list[FakeRun] = []
+    _, _, when = serve(creates(runs, 0), asks("stop", 5), world=a_script_that_ends_slowly)
+    assert runs[0].reports == [Resolution.WORKER_SHUTDOWN]
+    assert when == pytest.approx(335, abs=3)
+
+
+@pytest.mark.parametrize("now", [7, 100])
+def test_a_second_sigterm_cuts_the_grace_short(now: int) -> None:
+    runs: list[FakeRun] = []
+    _, _, when = serve(creates(runs, 0), asks("stop", 5), asks("now", now), world=a_script_that_ends_slowly)
+    assert runs[0].reports == [Resolution.WORKER_SHUTDOWN]
+    assert when == pytest.approx(now, abs=3)
+
+
+def test_a_cancelled_script_that_is_cut_short_is_still_not_ours() -> None:
+    runs: list[FakeRun] = []
+
+    async def cancels(world: World) -> None:
+        await world.sandbox.begun.wait()
+        runs[0].cancel()
+
+    _, _, when = serve(creates(runs, 0), cancels, asks("stop", 50), asks("now", 60), world=a_script_that_ends_slowly)
+    assert runs[0].reports == []
+    assert runs[0].resolved is StopReason.CANCELED
+    assert when == pytest.approx(60, abs=3)
 
 
 def test_sigusr1_and_then_sigterm_stops_a_running_task_after_the_drain_time() -> None:
