@@ -15,6 +15,7 @@ from secureworker.core.doors import Door, Traffic
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import Execution, Resolution
 from secureworker.core.plan import OutputRules, Plan
+from secureworker.core.secrets import SecretBytes
 
 
 class Clock(Protocol):
@@ -57,6 +58,8 @@ class Workspace:
     """The OCI bundle."""
     uid: int
     """Host uid, and gid, the script's processes run as; never 0 where the host permits."""
+    secrets: str = ""
+    """Where the plan's secrets lie in memory while they are lent; empty where it has none."""
 
 
 class Workspaces(Protocol):
@@ -111,6 +114,23 @@ class Doors(Protocol):
 
         When this is left, by any way, the listeners and every connection that came by them are closed: nothing answers
         any more, and no request that was not begun is made. Refusals are noted in the log.
+        """
+
+
+class Secrets(Protocol):
+    """Lends secrets to scripts."""
+
+    def lend(
+        self, plan: Plan, run: "ClaimedRun", workspace: Workspace
+    ) -> AbstractAsyncContextManager[tuple[SecretBytes, ...]]:
+        """Lay the plan's secrets out in `workspace.secrets`, for the script's user only; leaving removes them.
+
+        Returns:
+            the values, for the log to mask.
+
+        Raises:
+            HostError: a secret of this host cannot be had.
+            ServiceError: one of Taskcluster's cannot be had now.
         """
 
 

@@ -20,6 +20,7 @@ from secureworker.core.plan import Plan
 from secureworker.core.policy import Policy, ScriptRule
 from secureworker.core.schemas import show, too_much
 from secureworker.core.scopes import unsatisfied
+from secureworker.core.secrets import SecretFile, TaskclusterSecret
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def decide(claim: Claim, policy: Policy, identity: WorkerIdentity, now: datetime
     5. Exactly one script is chosen.
     6. The payload is what that script's schema asks for.
     7. What the rule derives from the payload can be derived: arguments, scopes, config.
-    8. The task has the scopes that the script requires.
+    8. The task has the scopes that the script requires, and those of the Taskcluster secrets that it is given.
     9. It asks for no more time than the script has.
 
     Args:
@@ -76,6 +77,7 @@ def decide(claim: Claim, policy: Policy, identity: WorkerIdentity, now: datetime
     reasons += failures
     # 8.
     reasons += _against_required(task.scopes, rule, derived.requires_scopes)
+    reasons += _against_secrets(task.scopes, rule)
     if isinstance(request, Malformed):
         return Refused(tuple(reasons))
     # 9.
@@ -110,6 +112,18 @@ def _against_required(scopes: tuple[str, ...], rule: ScriptRule, required: tuple
             f"script {show(rule.name)} needs the scope {show(scope)}, and none of the task's {len(scopes)} "
             "scopes satisfies it; add the scope to the task",
         )
+
+
+def _against_secrets(scopes: tuple[str, ...], rule: ScriptRule) -> Iterator[Reason]:
+    """Step 8. They are fetched with the run's credentials: what the task may not read, its script is not given."""
+    for secret in rule.secrets:
+        place = secret.place
+        if isinstance(place, TaskclusterSecret) and unsatisfied(scopes, (place.scope,)):
+            yield Reason(
+                f"scripts.{rule.name}.secrets.{secret.file}",
+                f"script {show(rule.name)} is given a secret that takes the scope {show(place.scope)}, and none of the "
+                f"task's {len(scopes)} scopes satisfies it; add the scope to the task",
+            )
 
 
 def _against_run_time(rule: ScriptRule, request: Request) -> Iterator[Reason]:
@@ -150,4 +164,5 @@ def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, run_
             scopes=granted_scopes(rule.taskcluster.scopes, claim.task.scopes),
             destinations=rule.network,
         ),
+        secrets=tuple(SecretFile(secret.file, secret.place) for secret in rule.secrets),
     )

@@ -11,6 +11,7 @@ from secureworker.core.claim import Json
 from secureworker.core.doors import Doors
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId
 from secureworker.core.outcome import ExitCodes
+from secureworker.core.secrets import SecretFile
 
 TASK_DIR = "/task"
 """Inside: the one read-write bind. All that a run leaves lies below."""
@@ -127,6 +128,8 @@ class Plan:
     """Between TERM and KILL when the run is stopped by shutdown."""
     doors: Doors = field(default_factory=Doors)
     """What the script may reach beyond its sandbox."""
+    secrets: tuple[SecretFile, ...] = ()
+    """What the script finds in `secrets.SECRETS_DIR`. Names and places: the values are nowhere in a plan."""
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0].startswith("/"):

@@ -13,6 +13,7 @@ from secureworker.core.outcome import ExitCodes
 from secureworker.core.paths import Route
 from secureworker.core.plan import Limits, Mount, OutputRules, PinnedFile
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.secrets import SecretSource, parse_source
 from secureworker.core.templates import Template
 
 
@@ -93,7 +94,15 @@ class SecretRule:
     file: str
     """Its name in the sandbox."""
     source: str
-    """`credential:<name>`, `file:<absolute path>` or `taskcluster:<name>`: never the secret itself."""
+    """`credential:<name>`, `file:<absolute path>` or `taskcluster:<name>#<key>`: never the secret itself."""
+
+    def __post_init__(self) -> None:
+        parse_source(self.source)
+
+    @property
+    def place(self) -> SecretSource:
+        """Give the source in its parts."""
+        return parse_source(self.source)
 
 
 @dataclass(frozen=True, slots=True)

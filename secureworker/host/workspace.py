@@ -57,8 +57,10 @@ class DirectoryWorkspaces:
     Make it once, before the first claim: `sweep` takes all that lies in `base` for leftovers.
     """
 
-    def __init__(self, base: str, uids: UidRange | None = None) -> None:
+    def __init__(self, base: str, uids: UidRange | None = None, *, memory: str = "") -> None:
+        """Take the directory of the workspaces, and the one in memory that secrets are lent in."""
         self._base = base
+        self._memory = memory
         self._uids = uids or UidRange()
 
     async def sweep(self) -> int:
@@ -75,7 +77,12 @@ class DirectoryWorkspaces:
         try:
             home = f"{self._base}/{plan.task_id}.{plan.run_id}"
             workspace = Workspace(
-                task=f"{home}/task", scripts=f"{home}/scripts", spool=f"{home}/spool", bundle=f"{home}/bundle", uid=uid
+                task=f"{home}/task",
+                scripts=f"{home}/scripts",
+                spool=f"{home}/spool",
+                bundle=f"{home}/bundle",
+                uid=uid,
+                secrets=f"{self._memory}/{plan.task_id}.{plan.run_id}" if plan.secrets else "",
             )
             try:
                 await _uninterrupted(functools.partial(_fill, home, workspace, plan))

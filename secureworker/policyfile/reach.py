@@ -80,11 +80,17 @@ def _against_target(target: str) -> tuple[str, ...]:
 def read_secrets(draft: Draft, at: Path) -> tuple[SecretRule, ...]:
     """Read which secrets a script gets."""
     secrets: dict[str, str] = draft.get(at, {})
-    for file, source in secrets.items():
+    rules: list[SecretRule] = []
+    for file, source in sorted(secrets.items()):
         kind, _, place = source.partition(":")
         if kind == "file" and os.path.normpath(place) != place:
             draft.complain((*at, file), f"found {source!r}; expected 'file:{os.path.normpath(place)}'")
-    return tuple(SecretRule(file, source) for file, source in sorted(secrets.items()))
+            continue
+        try:
+            rules.append(SecretRule(file, source))
+        except ValueError as error:
+            draft.complain((*at, file), f"found {source!r}: {error}")
+    return tuple(rules)
 
 
 def read_network(draft: Draft, at: Path) -> tuple[Destination, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 from secureworker.core.errors import SandboxError
 from secureworker.core.ids import Sha256
 from secureworker.core.plan import ARTIFACT_DIR, CONFIG_FILE, HOME_DIR, TASK_DIR, WORK_DIR, Plan
+from secureworker.core.secrets import SECRETS_DIR
 from secureworker.host.workspace import pinned_copy
 from secureworker.sandbox.facts import TEMPLATE, HostFacts, Place
 
@@ -52,7 +53,7 @@ MASKED_PATHS = (
     "/proc/timer_stats",
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-RESERVED_TREES = (TASK_DIR, "/proc", "/dev", "/sys")
+RESERVED_TREES = (TASK_DIR, SECRETS_DIR, "/proc", "/dev", "/sys")
 """At or below these no mount of a policy may lie: what is there is the sandbox's own."""
 RESERVED_PLACES = ("/", "/usr", "/etc", TMP)
 """These themselves may not be replaced; below them more may be mounted."""
@@ -193,6 +194,8 @@ def _own_mounts(plan: Plan, place: Place, facts: HostFacts) -> Iterator[dict[str
     for path in facts.etc_files:
         yield _mount(path, "bind", path, [*_FILE_READ_ONLY, "noexec"])
     yield _mount(TASK_DIR, "bind", place.task, _TREE_READ_WRITE)
+    if plan.secrets:
+        yield _mount(SECRETS_DIR, "bind", place.secrets, [*_TREE_READ_ONLY, "noexec", "rnoexec"])
 
 
 def _plan_mounts(plan: Plan, place: Place, facts: HostFacts) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,8 @@ class Place:
     task_id: str
     run_id: str
     task_group_id: str
+    secrets: str = ""
+    """Directory of the run's secrets; empty where the plan has none."""
     directories: frozenset[str] = frozenset()
     """Sources of the plan's mounts that are directories, not files. Equal between the runs of a rule."""
 
@@ -71,5 +73,6 @@ TEMPLATE = Place(
     task_id="@task-id@",
     run_id="@run-id@",
     task_group_id="@task-group-id@",
+    secrets="@secrets@",
 )
 """Stands for every run: a config made with it is equal between the tasks of a rule on one host."""

@@ -138,6 +138,7 @@ class Life:
             task_id=str(plan.task_id),
             run_id=str(int(plan.run_id)),
             task_group_id=plan.task_group_id,
+            secrets=workspace.secrets,
             directories=frozenset(mount.source for mount in plan.mounts if os.path.isdir(mount.source)),
         )
         bundle = make_bundle(plan, place, engine.facts)
