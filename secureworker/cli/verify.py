@@ -54,6 +54,6 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     else:
         for step in verdict.steps:
             for detail in step.details:
-                click.echo(f"{step.number} {'ok  ' if step.passed else 'FAIL'} {step.name}: {detail}")
+                click.echo(f"{step.number:>2} {'ok  ' if step.passed else 'FAIL'} {step.name}: {detail}")
         click.echo("verified" if verdict.verified else "not verified")
     context.exit(0 if verdict.verified else 1)

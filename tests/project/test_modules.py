@@ -31,6 +31,7 @@ PURE = {
     "rfc8785",
     "secureworker",
     "string",
+    "struct",
     "textwrap",
     "types",
     "typing",

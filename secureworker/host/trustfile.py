@@ -1,0 +1,112 @@
+"""The trust file: from a path to a `Trust`, or to everything that is wrong with it. Also the schemas of statements."""
+
+import base64
+import json
+from datetime import date
+from functools import cache
+from importlib.resources import files
+from pathlib import Path as FilePath
+from typing import Any
+
+from secureworker.core.errors import SettingsError
+from secureworker.core.ids import WorkerPool
+from secureworker.core.schemas import CompiledSchema, Path
+from secureworker.core.trust import Implementation, KeyState, Trust, TrustKey, TrustPool, fingerprint
+from secureworker.host.documents import MAX_BYTES, BadDocument, Document, parse
+
+_STATEMENT = "provenance.schema.json"
+_PARAMETERS = "release-script-parameters.schema.json"
+
+
+def _schema(name: str) -> dict[str, Any]:
+    text = files("secureworker").joinpath("_schemas", name).read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+@cache
+def provenance_schema() -> CompiledSchema:
+    """Give the schema of provenance statements, compiled once."""
+    parameters = _schema(_PARAMETERS)
+    statement = _schema(_STATEMENT)
+    return CompiledSchema(statement, statement["$id"], {parameters["$id"]: parameters})
+
+
+@cache
+def _trust_schema() -> CompiledSchema:
+    return CompiledSchema(_schema("trust.schema.json"))
+
+
+def load_trust(path: str) -> Trust:
+    """Read a trust file: YAML, or JSON where its name ends in `.json`.
+
+    Raises:
+        SettingsError: it cannot be used; everything that is wrong, with file and line.
+    """
+    try:
+        with FilePath(path).open("rb") as file:
+            content = file.read(4 * MAX_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"the trust file {path} cannot be read: {error.strerror}") from error
+    try:
+        document = parse(content, path)
+        return _read(document)
+    except BadDocument as error:
+        raise SettingsError(str(error)) from error
+
+
+def _read(document: Document) -> Trust:
+    """Hold a document against the schema, then against what a schema cannot say.
+
+    Raises:
+        BadDocument: it is no trust file.
+    """
+    problems = document.check(_trust_schema())
+    if problems:
+        raise BadDocument(tuple(document.complain(path, message) for path, message in problems))
+    assert isinstance(document.value, dict)
+    value: dict[str, Any] = document.value
+    found: list[tuple[Path, str]] = []
+    pools = tuple(_pool(name, written, found) for name, written in value["worker-pools"].items())
+    if found:
+        raise BadDocument(tuple(document.complain(path, message) for path, message in found))
+    return Trust(pools, value.get("root-url", ""))
+
+
+def _pool(name: str, written: dict[str, Any], found: list[tuple[Path, str]]) -> TrustPool:
+    at: Path = ("worker-pools", name, "keys")
+    keys = tuple(_key((*at, index), key, found) for index, key in enumerate(written["keys"]))
+    seen: set[bytes] = set()
+    for index, key in enumerate(keys):
+        if key.raw in seen:
+            found.append(((*at, index), "this key is here twice; keep one"))
+        seen.add(key.raw)
+    return TrustPool(WorkerPool.parse(name), Implementation(written["implementation"]), keys)
+
+
+def _key(at: Path, written: dict[str, Any], found: list[tuple[Path, str]]) -> TrustKey:
+    raw = base64.b64decode(written["public"])
+    if fingerprint(raw) != written["id"]:
+        found.append(((*at, "id"), f"found {written['id']!r}; the key's fingerprint is {fingerprint(raw)}"))
+    first, last = (_day(at, name, written, found) for name in ("valid-from", "valid-until"))
+    state = KeyState(written["state"])
+    size: int | None = written.get("last-good-log-size")
+    if first is not None and last is not None and last < first:
+        found.append(((*at, "valid-until"), f"found {last}, which is before valid-from, {first}"))
+    for wanted, name in ((KeyState.NEXT, "valid-from"), (KeyState.RETIRED, "valid-until")):
+        if state is wanted and name not in written:
+            found.append(((*at, "state"), f"found {state.value!r} without {name}; add the day"))
+    if size is not None and state is not KeyState.REVOKED:
+        message = f"found it on a key that is {state.value}; only revoked ones have it"
+        found.append(((*at, "last-good-log-size"), message))
+    return TrustKey(raw, state, first, last, size)
+
+
+def _day(at: Path, name: str, written: dict[str, Any], found: list[tuple[Path, str]]) -> date | None:
+    if name not in written:
+        return None
+    try:
+        return date.fromisoformat(written[name])
+    except ValueError as error:
+        found.append(((*at, name), f"found {written[name]!r}: {error}"))
+        return None
