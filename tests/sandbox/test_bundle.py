@@ -9,6 +9,7 @@ import pytest
 
 from secureworker.core.errors import SandboxError
 from secureworker.core.plan import Mount, PinnedFile, Plan
+from secureworker.core.secrets import HostFile, SecretFile
 from secureworker.sandbox import seccomp
 from secureworker.sandbox.bundle import make_bundle
 from secureworker.sandbox.facts import HostFacts, Place
@@ -231,3 +232,31 @@ def test_the_digest_is_that_of_the_bytes_the_runtime_gets() -> None:
     assert made == make_bundle(a_plan(), PLACE, FACTS)
     assert made.sources["/task"] == PLACE.task
     assert FACTS.runtime == "runc 1.1.5"
+
+
+def test_secrets_are_shown_read_only_and_only_to_scripts_that_have_some() -> None:
+    plan = a_plan(secrets=(SecretFile("key", HostFile("/etc/key")),))
+    found = mounts(plan, replace(PLACE, secrets="/var/lib/w/secrets/1"))
+    assert found["/run/secrets"]["source"] == "/var/lib/w/secrets/1"
+    assert {"bind", "ro", "nosuid", "nodev", "noexec"} & set(found["/run/secrets"]["options"]) >= {
+        "ro",
+        "nosuid",
+        "nodev",
+        "noexec",
+    }
+    assert "/run/secrets" not in mounts()
+    assert "/etc/key" not in json.dumps(config(plan, PLACE))
+
+
+def test_where_secrets_lie_makes_no_difference_to_the_template() -> None:
+    plan = a_plan(secrets=(SecretFile("key", HostFile("/etc/key")),))
+    one, other = (make_bundle(plan, replace(PLACE, secrets=place), FACTS) for place in ("/a", "/b"))
+    assert one.template_sha256 == other.template_sha256
+    assert one.sha256 != other.sha256
+    assert one.template_sha256 != make_bundle(a_plan(), PLACE, FACTS).template_sha256
+
+
+@pytest.mark.parametrize("target", ["/run/secrets", "/run/secrets/more"])
+def test_nothing_is_mounted_where_secrets_are(target: str) -> None:
+    with pytest.raises(SandboxError, match="the sandbox's own"):
+        config(a_plan(mounts=(Mount("/opt/x", target),)))
