@@ -1,6 +1,6 @@
 """What of a policy this version of the program gives effect to."""
 
-from secureworker.core.policy import Policy, ScriptRule, TaskclusterRule
+from secureworker.core.policy import Policy, ScriptRule
 
 
 def unenforceable(policy: Policy) -> tuple[str, ...]:
@@ -21,8 +21,6 @@ def _of_script(rule: ScriptRule) -> tuple[str, ...]:
     at = f"scripts.{rule.name}"
     keys = (
         (bool(rule.secrets), "secrets", "secrets are not handed to scripts yet"),
-        (bool(rule.network), "network", "scripts have no way to the network yet"),
-        (rule.taskcluster != TaskclusterRule(), "taskcluster", "scripts have no way to Taskcluster yet"),
         (rule.upstream is not None, "upstream", "inputs of other tasks are not fetched yet"),
         (rule.unlimited, "limits", "the sandbox runs nothing without limits yet"),
     )
