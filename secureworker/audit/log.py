@@ -4,12 +4,9 @@ A record is written down when `append` returns: its line is on disk, and so is a
 cannot be written down may not happen: after the first failure the log takes no more records until it is opened anew.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
-import stat
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import Final, Self
 
 from secureworker.audit import shards
 from secureworker.audit.moments import Moment
+from secureworker.audit.place import check_place, lock_place, open_place
 from secureworker.audit.shards import LogKey, origin_of
 from secureworker.core.audit import AuditRecord, BadRecord, Ending, Event, Stamp, read_record, write_record
 from secureworker.core.checkpoint import Checkpoint, InclusionProof, sign_checkpoint
@@ -37,8 +35,6 @@ SET_BACK: Final = timedelta(seconds=60)
 """A clock set back by more ends the log's work: keys and claims would be judged by a time that has passed."""
 SPARE_BYTES: Final = 4 * 1024 * 1024
 """Free space below which `check` lets no new work begin."""
-_LOCK_POLL_SECONDS: Final = 0.02
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +46,8 @@ class LogSettings:
     shard_records: int = SHARD_RECORDS
     lock_seconds: float = 10.0
     """How long to wait for an earlier signer to end."""
+    opened: int | None = None
+    """The directory's descriptor, where it was opened as another user. The log closes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,34 +296,12 @@ class Log:
         return _ReplayedShard(replayed.tree, replayed.end, replayed.rest, key)
 
     def _open_directory(self) -> None:
-        directory = self._settings.directory
-        try:
-            if not os.path.isdir(directory):
-                os.makedirs(directory, mode=0o750, exist_ok=True)
-            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise AuditError(f"the audit log's directory {directory} cannot be used: {error.strerror}") from error
-        self._stack.callback(os.close, self._directory)
-        status = os.fstat(self._directory)
-        if status.st_uid not in {0, os.geteuid()} or status.st_mode & _OTHERS_WRITE:
-            raise AuditError(
-                f"the audit log's directory {directory} can be written by others; make it the signer's own, mode 0750"
-            )
-        self._lock()
-
-    def _lock(self) -> None:
-        lock = shards.open_file(shards.LOCK, os.O_RDWR | os.O_CREAT, self._directory)
-        self._stack.callback(os.close, lock)
-        deadline = time.monotonic() + self._settings.lock_seconds
-        while True:
-            try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise AuditError(
-                        f"another signer writes to {self._settings.directory}; stop it, or give each its own directory"
-                    ) from None
-            time.sleep(_LOCK_POLL_SECONDS)
+        settings = self._settings
+        opened = settings.opened if settings.opened is not None else open_place(settings.directory)
+        self._stack.callback(os.close, opened)
+        self._directory = opened
+        check_place(opened, settings.directory)
+        self._stack.callback(os.close, lock_place(opened, settings.directory, settings.lock_seconds))
 
 
 @dataclass(frozen=True, slots=True)

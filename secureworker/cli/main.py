@@ -20,6 +20,8 @@ SUMMARIES: Final = {
     "demo": "See it work: a small signed release in half a minute.",
     "keys": "Make and show signing keys.",
     "verify": "Check signed artifacts against their chain of trust.",
+    "signer": "Hold the signing key in a process of its own.",
+    "audit": "Verify, show, prove and export the audit log.",
     "local-queue": "Serve a Taskcluster on loopback, for trying things out.",
 }
 """Every command, in the order of `--help`; its module is `secureworker.cli.<name>`, its attribute `command`. The

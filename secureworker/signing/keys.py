@@ -11,6 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -79,6 +80,21 @@ class PublicKey:
         return Ed25519PublicKey.from_public_bytes(self.raw)
 
 
+class Key(Protocol):
+    """An Ed25519 private key, wherever it is."""
+
+    @property
+    def public(self) -> PublicKey:
+        """Its public half."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Give the 64 bytes of the signature.
+
+        Raises:
+            KeyUnusable: it cannot sign any more: it lies in a device, and the device is gone.
+        """
+
+
 class SigningKey:
     """An Ed25519 private key in this process's memory. Shows only its public half."""
 
@@ -112,38 +128,57 @@ def load_signing_key(uri: str) -> SigningKey:
     path = rest.removeprefix("//")
     if not path.startswith("/"):
         raise KeyUnusable(f"the key URI file:{rest} has no absolute path: file:/path/to/key is expected")
-    return SigningKey(_parse_private(path, _read_private(path)))
+    return SigningKey(_parse_private(path, read_secret(path)))
 
 
-def _read_private(path: str) -> bytes:
-    """Read the file in numbered steps, each of which shuts out one way for others to read or replace the key."""
+def load_credential_key(path: str) -> SigningKey:
+    """Read a private key that systemd put into a unit's credentials directory.
+
+    Where the file system has access control lists, such a file is root's, and one entry lets the unit's user read it;
+    the mask of the list then shows as the group's permissions (systemd.exec(5), acl(5)).
+
+    Raises:
+        KeyUnusable: as `load_signing_key`.
+    """
+    return SigningKey(_parse_private(path, read_secret(path, by_list=True)))
+
+
+def read_secret(path: str, what: str = "the key", *, by_list: bool = False) -> bytes:
+    """Read a secret's file in numbered steps, each of which shuts out one way for others to read or replace it.
+
+    Raises:
+        KeyUnusable: it is not there, or others could have read or replaced it.
+    """
+    owners, forbidden = {os.geteuid()}, _OTHERS | stat.S_IXUSR
+    if by_list:
+        owners, forbidden = {0, os.geteuid()}, (_OTHERS & ~stat.S_IRGRP) | stat.S_IXUSR
     try:
         # 1. The directory belongs to this user or root, and nobody else can put another file in the key's place.
         directory = Path(path).parent.stat()
         if directory.st_uid not in {0, os.geteuid()} or directory.st_mode & _OTHERS_WRITE:
             raise KeyUnusable(
-                f"the directory of the key {path} can be written by others; keep keys in one with mode 0700 and own uid"
+                f"the directory of {what} {path} can be written by others; keep it in one with mode 0700 and own uid"
             )
         # 2. The last component is no link, which its owner could turn to another file.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise KeyUnusable(f"the key {path} cannot be read: {error.strerror}; a regular file is expected") from error
+        raise KeyUnusable(f"{what} {path} cannot be read: {error.strerror}; a regular file is expected") from error
     try:
         # 3. It is a file with one name, so that its permissions are all there is to its protection.
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise KeyUnusable(f"the key {path} is no regular file with one link")
+            raise KeyUnusable(f"{what} {path} is no regular file with one link")
         # 4. It belongs to this user, and is closed to all others.
-        if status.st_uid != os.geteuid():
-            raise KeyUnusable(f"the key {path} belongs to uid {status.st_uid}; chown it to {os.geteuid()}")
-        if status.st_mode & (_OTHERS | stat.S_IXUSR):
-            raise KeyUnusable(f"the key {path} has mode {stat.S_IMODE(status.st_mode):04o}; chmod it to 0400")
+        if status.st_uid not in owners:
+            raise KeyUnusable(f"{what} {path} belongs to uid {status.st_uid}; chown it to {os.geteuid()}")
+        if status.st_mode & forbidden:
+            raise KeyUnusable(f"{what} {path} has mode {stat.S_IMODE(status.st_mode):04o}; chmod it to 0400")
         # 5. It is small: no key has 16 KiB.
         content = os.read(descriptor, _MAX_FILE_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(content) > _MAX_FILE_BYTES:
-        raise KeyUnusable(f"the key {path} has more than {_MAX_FILE_BYTES} bytes, and so is no key")
+        raise KeyUnusable(f"{what} {path} has more than {_MAX_FILE_BYTES} bytes, and so is none")
     return content
 
 

@@ -20,7 +20,7 @@ from secureworker.core.provenance import (
 )
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE, Provenance, chain_of_trust
 from secureworker.ports import SignedFile, Statement
-from secureworker.signing.keys import SigningKey
+from secureworker.signing.keys import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def build(statement: Statement) -> Bodies:
     return Bodies(body, provenance(claim, built))
 
 
-def sign(bodies: Bodies, key: SigningKey) -> tuple[SignedFile, ...]:
+def sign(bodies: Bodies, key: Key) -> tuple[SignedFile, ...]:
     """Sign both; the files are published as they are."""
     files = (
         SignedFile(CHAIN_OF_TRUST, bodies.chain_of_trust, "application/json"),

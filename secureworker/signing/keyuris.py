@@ -1,0 +1,58 @@
+"""Where a signing key lies: `file:`, `credential:` or `pkcs11:`, and nothing else."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from secureworker.core.errors import KeyUnusable
+from secureworker.signing.keys import Key, load_credential_key, load_signing_key
+
+SCHEMES: Final = ("file", "credential", "pkcs11")
+
+
+def scheme_of(uri: str) -> str:
+    """Give the scheme of a key URI.
+
+    Raises:
+        KeyUnusable: it is none that is known here.
+    """
+    scheme, colon, _ = uri.partition(":")
+    if not colon or scheme not in SCHEMES:
+        raise KeyUnusable(
+            f"{scheme[:20]!r} is no scheme of a key URI: file:/path/to/key, credential:NAME "
+            "or pkcs11:token=…;object=… is expected"
+        )
+    return scheme
+
+
+def load_key(uri: str, environ: Mapping[str, str] = os.environ) -> Key:
+    """Read, or open, the private key that a URI names.
+
+    Raises:
+        KeyUnusable: there is none, others can reach it, or it is no Ed25519 key. No message holds a part of it.
+    """
+    match scheme_of(uri):
+        case "file":
+            return load_signing_key(uri)
+        case "credential":
+            return load_credential_key(_credential(uri, environ))
+        case _:
+            # Here and not above: an extra that most installations do without.
+            from secureworker.signing.pkcs11 import open_key  # noqa: PLC0415 - see the comment
+
+            return open_key(uri)
+
+
+def _credential(uri: str, environ: Mapping[str, str]) -> str:
+    """Find what systemd's `LoadCredential=` put there for this unit alone (systemd.exec(5))."""
+    name = uri.partition(":")[2]
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if directory is None:
+        raise KeyUnusable(
+            f"{uri} names a credential, and there is no $CREDENTIALS_DIRECTORY; "
+            "start the signer by systemd, with LoadCredential="
+        )
+    if not name or name in {".", ".."} or "/" in name:
+        raise KeyUnusable(f"{name[:40]!r} is no name of a credential: letters, digits, '.', '-' and '_' are expected")
+    return str(Path(directory) / name)
