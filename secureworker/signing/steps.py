@@ -53,6 +53,8 @@ class Expected:
     """Who the Queue says held the run."""
     definition: Mapping[str, Json] | None = None
     """The task as the Queue has it."""
+    run_state: str | None = None
+    """How the Queue says the run ended; only `completed` will do."""
 
 
 class NotVerified(Exception):
@@ -330,6 +332,8 @@ class Verification:
         ):
             if asked is not None and asked != found:
                 yield f"it is about the {what} {found}, not {asked}"
+        if self.expected.run_state not in {None, "completed"}:
+            yield f"the Queue says that the run is {self.expected.run_state}, and not completed"
         if self.expected.definition is not None and dict(self.expected.definition) != definition:
             yield "the task's definition is not the one that the Queue has"
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from secureworker.core.trust import OneKey, Trust, Trusted
+from secureworker.core.trust import OneKey, Trust, Trusted, fingerprint
 from secureworker.signing.keys import PublicKey
 from secureworker.signing.steps import MAX_BODY_BYTES, Expected, Files, NotVerified, StepMethod, Verification
 
@@ -38,6 +38,8 @@ class Verdict:
     task_id: str | None
     """Only of a body whose signature is good."""
     run_id: int | None
+    key: str | None
+    """Fingerprint of the key whose signature is good, whether it counts or not."""
 
     @property
     def verified(self) -> bool:
@@ -113,9 +115,10 @@ def _trusted(trusted: Trust | PublicKey) -> Trusted:
 def _verdict(verification: Verification, steps: tuple[tuple[str, StepMethod], ...]) -> Verdict:
     taken = tuple(_take(verification, steps))
     about = verification.chain or verification.facts
+    key = fingerprint(verification.signer) if verification.signer else None
     if about is None:
-        return Verdict(taken, len(steps), task_id=None, run_id=None)
-    return Verdict(taken, len(steps), task_id=about.task_id, run_id=int(about.run_id))
+        return Verdict(taken, len(steps), task_id=None, run_id=None, key=key)
+    return Verdict(taken, len(steps), task_id=about.task_id, run_id=int(about.run_id), key=key)
 
 
 def _take(verification: Verification, steps: tuple[tuple[str, StepMethod], ...]) -> Iterator[Step]:
