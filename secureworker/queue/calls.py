@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 import aiohttp
-from taskcluster.aio import Queue
+import taskcluster.aio
 from taskcluster.exceptions import TaskclusterAuthFailure, TaskclusterConnectionError, TaskclusterRestFailure
 
 from secureworker.core.claim import Credentials, Json
@@ -49,7 +49,7 @@ _JITTER = random.SystemRandom().random
 
 @final
 class Calls:
-    """Makes calls of the Queue with whatever credentials the caller has at that moment."""
+    """Makes calls of the Queue, or of another service, with whatever credentials the caller has at that moment."""
 
     def __init__(
         self,
@@ -62,11 +62,24 @@ class Calls:
         self._session = session
         self._clock = clock
         self._jitter = jitter
+        self._service = "Queue"
+        self._scopes: tuple[str, ...] | None = None
+
+    def of(self, service: str, scopes: tuple[str, ...] | None = None) -> "Calls":
+        """Give the calls of another service.
+
+        Args:
+            service: name of a class of the official client.
+            scopes: all that the calls are authorised for, whatever the credentials could do; None: no narrower.
+        """
+        other = Calls(self._root_url, self._session, self._clock, self._jitter)
+        other._service, other._scopes = service, scopes
+        return other
 
     async def make(
         self,
         call: str,
-        credentials: Callable[[], Credentials],
+        credentials: Callable[[], Credentials | None],
         *arguments: object,
         timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - of one attempt, not of this function
         attempts: int = len(PAUSES_SECONDS) + 1,
@@ -74,8 +87,8 @@ class Calls:
         """Make a call until it is answered or `attempts` are used up.
 
         Args:
-            call: name of a method of the official client's `Queue`.
-            credentials: asked for before each attempt.
+            call: name of a method of the official client.
+            credentials: asked for before each attempt; None is nobody.
             arguments: of the method.
             timeout: seconds for one attempt.
             attempts: how often to try.
@@ -101,12 +114,22 @@ class Calls:
             await self._clock.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS)) - 1] * (0.5 + self._jitter()))
         raise AssertionError  # the last attempt returns or raises
 
-    def _client(self, credentials: Credentials) -> Any:
+    def _client(self, credentials: Credentials | None) -> Any:
         """Make a client for one attempt: it changes the credentials it is given in place, so they are made for it."""
-        given = {"clientId": credentials.client_id, "accessToken": credentials.access_token.reveal()}
-        if credentials.certificate is not None:
-            given["certificate"] = credentials.certificate.reveal()
-        return Queue({"rootUrl": self._root_url, "credentials": given, "maxRetries": 0}, session=self._session)
+        options: dict[str, Any] = {"rootUrl": self._root_url, "maxRetries": 0, "credentials": _given(credentials)}
+        if self._scopes is not None:
+            options["authorizedScopes"] = list(self._scopes)
+        return getattr(taskcluster.aio, self._service)(options, session=self._session)
+
+
+def _given(credentials: Credentials | None) -> dict[str, str]:
+    """Write credentials as the official client takes them. Nobody's: none, which keeps it from the environment's."""
+    if credentials is None:
+        return {}
+    given = {"clientId": credentials.client_id, "accessToken": credentials.access_token.reveal()}
+    if credentials.certificate is not None:
+        given["certificate"] = credentials.certificate.reveal()
+    return given
 
 
 def _tries(attempts: int) -> str:

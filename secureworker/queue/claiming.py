@@ -1,7 +1,7 @@
 """The real Queue as one worker of one pool: the port `Queue`."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -28,9 +28,10 @@ _UNAUTHORIZED = (401, 403)
 class TaskclusterQueue:
     """Claims tasks of one pool as one worker."""
 
-    def __init__(self, identity: WorkerIdentity, credentials: Credentials, calls: Calls) -> None:
+    def __init__(self, identity: WorkerIdentity, credentials: Callable[[], Credentials], calls: Calls) -> None:
+        """Take who claims, what gives the worker's newest credentials, and how calls are made."""
         self._identity = identity
-        self._credentials = credentials
+        self._own_credentials = credentials
         self._calls = calls
 
     async def check(self) -> None:
@@ -75,9 +76,6 @@ class TaskclusterQueue:
             raise ServiceError("claimWork: the answer has no list of tasks")
         return tuple([run for task in tasks if (run := await self._take(task)) is not None])
 
-    def _own_credentials(self) -> Credentials:
-        return self._credentials
-
     async def _take(self, task: Json) -> TaskclusterRun | None:
         document = task if isinstance(task, dict) else {}
         try:
@@ -103,9 +101,16 @@ class TaskclusterQueue:
 
 
 @asynccontextmanager
+async def open_calls(root_url: str, clock: Clock) -> AsyncIterator[Calls]:
+    """Give the way to the Taskcluster at `root_url`, with connections that end with this context. Nothing is asked."""
+    async with open_session(LIMITS, read_json) as session:
+        yield Calls(root_url, session, clock)
+
+
+@asynccontextmanager
 async def connect(
     root_url: str, identity: WorkerIdentity, credentials: Credentials, clock: Clock
 ) -> AsyncIterator[TaskclusterQueue]:
-    """Give the Queue at `root_url`, with connections that end with this context. No request is made."""
-    async with open_session(LIMITS, read_json) as session:
-        yield TaskclusterQueue(identity, credentials, Calls(root_url, session, clock))
+    """Give the Queue at `root_url` to who has credentials that do not change."""
+    async with open_calls(root_url, clock) as calls:
+        yield TaskclusterQueue(identity, lambda: credentials, calls)

@@ -13,7 +13,7 @@ from tests.queue.scripted import CREDENTIALS, Scripted, error, text
 
 
 def queue_at(server: Scripted) -> TaskclusterQueue:
-    return TaskclusterQueue(IDENTITY, CREDENTIALS, server.calls)
+    return TaskclusterQueue(IDENTITY, lambda: CREDENTIALS, server.calls)
 
 
 async def test_claiming_asks_for_the_pool_as_this_worker(server: Scripted) -> None:
