@@ -8,11 +8,12 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import arrow
 import taskcluster
 import taskcluster.aio
 import taskcluster.exceptions
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 WORKER_GROUP, WORKER_ID = "local", "run-local"
 TASK_LOG: Final = ArtifactName("public/logs/live_backing.log")
-_LIFE = timedelta(days=1)
 _LONG_POLL_SECONDS = 1.0
 """There is one task, and it is there before the worker asks: a longer poll would only delay the end."""
 _CHUNK_BYTES = 1 << 18
@@ -91,8 +91,8 @@ def complete(task: Mapping[str, Json], policy: Policy, now: datetime) -> tuple[d
     said = [f"{key} is not in the task: taken {value}" for key, value in defaults.items() if key not in body]
     body = defaults | body
     # The Queue takes no task from the past, and would wait for its dependencies, which are not there.
-    times = {"created": now, "deadline": now + _LIFE, "expires": now + _LIFE}
-    body |= {name: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") for name, moment in times.items()}
+    created, end = arrow.get(now), arrow.get(now).shift(days=1)
+    body |= {"created": created.for_json(), "deadline": end.for_json(), "expires": end.for_json()}
     meaningless = [key for key in ("dependencies", "taskGroupId", "routes") if body.pop(key, None)]
     said += [f"{key} is left out: there is nothing here that it could mean" for key in meaningless]
     return body, tuple(said)

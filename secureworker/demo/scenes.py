@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+
+import arrow
 
 from secureworker.core.claim import Json
 
@@ -96,18 +98,15 @@ def scenes(private_paths: tuple[str, ...], addresses: tuple[str, ...]) -> tuple[
 
 def definition(scene: Scene, task_group_id: str, now: datetime) -> dict[str, Json]:
     """Give the body of `createTask` for a scene."""
-
-    def at(hours: int) -> str:
-        return (now + timedelta(hours=hours)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
+    created = arrow.get(now)
     return {
         "taskQueueId": WORKER_POOL,
         "schedulerId": SCHEDULER_ID,
         "projectId": PROJECT_ID,
         "taskGroupId": task_group_id,
-        "created": at(0),
-        "deadline": at(1),
-        "expires": at(48),
+        "created": created.for_json(),
+        "deadline": created.shift(hours=1).for_json(),
+        "expires": created.shift(days=2).for_json(),
         "scopes": list(scene.scopes),
         "payload": dict(scene.payload),
         "metadata": {

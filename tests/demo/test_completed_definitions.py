@@ -23,7 +23,7 @@ def test_a_bare_payload_becomes_a_task_that_the_policy_can_admit(policy: Policy)
 
     assert body["taskQueueId"] == "releng-hardened/hello"
     assert (body["schedulerId"], body["projectId"], body["scopes"]) == ("releng", "none", [])
-    assert body["created"] == "2026-01-31T12:00:00.000Z"
+    assert body["created"] == "2026-01-31T12:00:00+00:00"
     assert [sentence.split()[0] for sentence in said] == ["schedulerId", "projectId", "scopes", "metadata"]
 
 
@@ -47,7 +47,7 @@ def test_what_the_author_wrote_stays_but_for_what_the_embedded_queue_cannot_know
     assert "workerType" not in body
     kept = ("schedulerId", "projectId", "scopes", "payload", "metadata", "priority")
     assert {key: body[key] for key in kept} == {key: task[key] for key in kept}
-    assert body["created"] == "2026-01-31T12:00:00.000Z"
+    assert body["created"] == "2026-01-31T12:00:00+00:00"
     assert said == ("dependencies is left out: there is nothing here that it could mean",)
     assert task["workerType"] == "hello"
 
