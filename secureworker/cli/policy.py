@@ -150,3 +150,21 @@ def test(context: click.Context, *, path: str, cases: str, as_json: bool) -> Non
             click.echo("       found:  " + verdict.found.replace("\n", "\n               "))
     click.echo(f"{len(verdicts) - failed} of {len(verdicts)} cases went as they should")
     context.exit(FAILED if failed else 0)
+
+
+@command.command("from-scriptworker")
+@click.argument("path", metavar="SCRIPTWORKER_YAML", type=click.Path(exists=True, dir_okay=False))
+@click.pass_context
+def from_scriptworker(context: click.Context, *, path: str) -> None:
+    """Print a commented draft of a policy that does what a scriptworker with this configuration did.
+
+    It is not valid as it stands: every <TODO> in it is a decision that the configuration does not hold.
+    """
+    from secureworker.core.errors import PolicyError
+    from secureworker.policyfile.migrate import draft_from_scriptworker
+
+    try:
+        click.echo(draft_from_scriptworker(Path(path).read_bytes(), path), nl=False)
+    except (PolicyError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        context.exit(UNUSABLE)

@@ -12,7 +12,8 @@ def command() -> None:
 
 
 @command.command("policy")
-def of_policy() -> None:
+@click.option("--markdown", is_flag=True, help="Print the reference of the policy language instead.")
+def of_policy(*, markdown: bool) -> None:
     r"""Print the schema of policy files.
 
     \b
@@ -20,6 +21,12 @@ def of_policy() -> None:
       secureworker schema policy > policy.schema.json
       # first line of release.yml:   # yaml-language-server: $schema=policy.schema.json
     """
+    if markdown:
+        from secureworker.policyfile.load import read_schema
+        from secureworker.policyfile.reference import as_markdown
+
+        click.echo(as_markdown(read_schema("policy")), nl=False)
+        return
     _print_shipped("policy")
 
 

@@ -176,7 +176,7 @@ def _command(draft: Draft, at: Path, pinned: dict[str, PinnedFile]) -> tuple[Tem
     if not words:
         return ()
     first = words[0]
-    if not isinstance(first, str) or (first not in draft.keys((*at, "pinned")) and first not in pinned):
+    if not isinstance(first, str) or (not draft.has((*at, "pinned", first)) and first not in pinned):
         draft.complain(
             (*at, "command", 0),
             f"the executable {show(first)} is not pinned; add it to {name_of(at)}.pinned with its sha256",

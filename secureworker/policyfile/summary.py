@@ -148,10 +148,11 @@ def of_plan(plan: Plan, rule: ScriptRule) -> dict[str, Json]:
         "config": None if plan.config is None else dict(plan.config),
         "mounts": of_mounts(plan.mounts),
         "limits": of_limits(plan.limits),
-        "network": [str(destination) for destination in rule.network],
+        "network": [str(destination) for destination in plan.doors.destinations],
+        # The scopes are what this very task gets: as far as both it and the rule have them.
         "taskcluster": {
-            "routes": [str(route) for route in rule.taskcluster.routes],
-            "scopes": list(rule.taskcluster.scopes),
+            "routes": [str(route) for route in plan.doors.routes],
+            "scopes": list(plan.doors.scopes),
         },
         "secrets": [secret.file for secret in rule.secrets],
         "artifacts": of_outputs(plan.outputs),
