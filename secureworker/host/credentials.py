@@ -2,12 +2,12 @@
 
 import json
 import os
-import stat
 from collections.abc import MutableMapping
 from typing import Final
 
 from secureworker.core.claim import Credentials, parse_credentials
 from secureworker.core.errors import SettingsError
+from secureworker.host.private import read_private
 
 SYSTEMD_NAME: Final = "taskcluster"
 """Of the credential in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=)."""
@@ -32,7 +32,7 @@ def load_credentials(path: str | None, environment: MutableMapping[str, str]) ->
     if path is None and directory and os.path.exists(f"{directory}/{SYSTEMD_NAME}"):
         path = f"{directory}/{SYSTEMD_NAME}"
     if path is not None:
-        return _parse(path, _read(path))
+        return read_credentials(path)
     if given.keys() >= {"clientId", "accessToken"}:
         return _parse("the environment", json.dumps(given))
     raise SettingsError(
@@ -40,6 +40,18 @@ def load_credentials(path: str | None, environment: MutableMapping[str, str]) ->
         "--credentials-file, load one with systemd (LoadCredential=taskcluster:...), or set TASKCLUSTER_CLIENT_ID and "
         "TASKCLUSTER_ACCESS_TOKEN"
     )
+
+
+def read_credentials(path: str) -> Credentials:
+    """Read a file {clientId, accessToken, certificate?} that nobody else can read or change.
+
+    Raises:
+        SettingsError: it is not that, or not so. No message shows a value.
+    """
+    # systemd's own files are 0440, in a directory that only this service can enter.
+    of_systemd = os.path.basename(path) == SYSTEMD_NAME
+    content = read_private(path, "the credentials file", most_bytes=_MOST_BYTES, group_may_read=of_systemd)
+    return _parse(path, content.decode(errors="replace"))
 
 
 def _parse(place: str, text: str) -> Credentials:
@@ -52,26 +64,3 @@ def _parse(place: str, text: str) -> Credentials:
         raise SettingsError(
             f"the credentials in {place} cannot be used: {why}; {{clientId, accessToken, certificate?}} is expected"
         ) from None
-
-
-def _read(path: str) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as error:
-        raise SettingsError(f"the credentials file {path} cannot be read: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise SettingsError(f"the credentials file {path} is no regular file")
-        if status.st_uid not in (0, os.geteuid()):
-            raise SettingsError(f"the credentials file {path} belongs to uid {status.st_uid}; chown it to this user")
-        # systemd's own files are 0440, in a directory that only this service can enter.
-        others = stat.S_IRWXO | stat.S_IWGRP | (0 if os.path.basename(path) == SYSTEMD_NAME else stat.S_IRGRP)
-        if status.st_mode & others:
-            raise SettingsError(
-                f"others can read or change the credentials file {path} (mode {stat.S_IMODE(status.st_mode):04o}); "
-                "chmod it to 0600"
-            )
-        return os.read(descriptor, _MOST_BYTES).decode(errors="replace")
-    finally:
-        os.close(descriptor)
