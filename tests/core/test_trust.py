@@ -1,0 +1,117 @@
+"""Whose signature counts for what, and when."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+
+from secureworker.core.ids import WorkerPool
+from secureworker.core.policy import TrustedKey, TrustedPool
+from secureworker.core.trust import (
+    Implementation,
+    KeyState,
+    OneKey,
+    Signed,
+    Trust,
+    TrustKey,
+    TrustPool,
+    from_policy,
+    why_not_trusted,
+)
+
+POOL = WorkerPool("a", "b")
+OTHER_POOL = WorkerPool("a", "c")
+RAW = bytes(31) + b"\x01"
+OTHER_RAW = bytes(31) + b"\x02"
+NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
+DAY = date(2026, 6, 15)
+SIGNED = Signed(NOON, NOON)
+
+
+def why(key: TrustKey, signed: Signed = SIGNED) -> str:
+    others = TrustPool(OTHER_POOL, Implementation.SECUREWORKER, (TrustKey(OTHER_RAW),))
+    trust = Trust((TrustPool(POOL, Implementation.SECUREWORKER, (key,)), others))
+    return why_not_trusted(trust, key.raw, POOL, signed)
+
+
+@pytest.mark.parametrize("state", [KeyState.ACTIVE, KeyState.NEXT, KeyState.RETIRED])
+def test_a_key_counts_in_its_days_whatever_comes_after(state: KeyState) -> None:
+    assert why(TrustKey(RAW, state, DAY, DAY)) == ""
+
+
+@pytest.mark.parametrize("moment", [NOON.replace(hour=0, minute=0), NOON.replace(hour=23, minute=59)])
+def test_first_and_last_day_count_whole_in_utc(moment: datetime) -> None:
+    elsewhere = moment.astimezone(timezone(timedelta(hours=14)))
+
+    assert why(TrustKey(RAW, valid_from=DAY, valid_until=DAY), Signed(elsewhere, elsewhere)) == ""
+
+
+def test_before_its_first_day_a_key_does_not_count() -> None:
+    assert "is valid from 2026-06-16" in why(TrustKey(RAW, KeyState.NEXT, valid_from=date(2026, 6, 16)))
+
+
+def test_after_its_last_day_a_key_does_not_count() -> None:
+    assert "was valid until 2026-06-14" in why(TrustKey(RAW, KeyState.RETIRED, valid_until=date(2026, 6, 14)))
+
+
+def test_where_the_time_is_known_as_a_span_one_day_of_it_is_enough() -> None:
+    span = Signed(NOON - timedelta(days=1), NOON + timedelta(days=1))
+
+    assert why(TrustKey(RAW, valid_from=date(2026, 6, 16)), span) == ""
+    assert why(TrustKey(RAW, valid_until=date(2026, 6, 14)), span) == ""
+    assert why(TrustKey(RAW, valid_until=date(2026, 6, 13)), span) != ""
+
+
+def test_a_revoked_key_does_not_count_in_its_days_either() -> None:
+    assert why(TrustKey(RAW, KeyState.REVOKED, DAY, DAY)).endswith("is revoked")
+
+
+@pytest.mark.parametrize(("index", "counts"), [(None, False), (0, True), (9, True), (10, False), (-1, False)])
+def test_of_a_revoked_key_only_what_the_log_shows_to_be_older_counts(index: int | None, *, counts: bool) -> None:
+    key = TrustKey(RAW, KeyState.REVOKED, last_good_log_size=10)
+
+    reason = why(key, Signed(NOON, NOON, index))
+
+    assert (reason == "") is counts
+    assert counts or "the first 10 records" in reason
+
+
+def test_another_pools_key_is_as_bad_as_a_strangers() -> None:
+    trust = Trust(
+        (
+            TrustPool(POOL, Implementation.SECUREWORKER, (TrustKey(RAW),)),
+            TrustPool(OTHER_POOL, Implementation.SECUREWORKER, (TrustKey(OTHER_RAW),)),
+        )
+    )
+
+    assert "is no key of the worker pool a/b" in why_not_trusted(trust, OTHER_RAW, POOL, SIGNED)
+    assert "has no worker pool x/y" in why_not_trusted(trust, RAW, WorkerPool("x", "y"), SIGNED)
+
+
+def test_one_key_counts_for_every_pool_and_no_other_key_does() -> None:
+    assert why_not_trusted(OneKey(RAW), RAW, POOL, SIGNED) == ""
+    assert "is not the key that was given" in why_not_trusted(OneKey(RAW), OTHER_RAW, POOL, SIGNED)
+
+
+def test_a_key_that_several_pools_share_is_tried_once() -> None:
+    pools = [TrustPool(pool, Implementation.SCRIPTWORKER, (TrustKey(RAW),)) for pool in (POOL, OTHER_POOL)]
+
+    assert Trust(tuple(pools)).raw_keys() == (RAW,)
+
+
+def test_a_key_of_another_length_is_none() -> None:
+    with pytest.raises(ValueError, match="has 32 bytes, not 31"):
+        TrustKey(bytes(31))
+
+
+def test_what_a_policy_trusts_is_trusted() -> None:
+    keys = (
+        TrustedKey("SHA256:…", "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", DAY, revoked=False),
+        TrustedKey("SHA256:…", "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", None, revoked=True),
+    )
+
+    trust = from_policy((TrustedPool(POOL, keys, "generic-worker"),), "https://tc.example.com")
+
+    (pool,) = trust.pools
+    assert (pool.worker_pool, pool.implementation) == (POOL, Implementation.GENERIC_WORKER)
+    assert [(key.state, key.valid_until) for key in pool.keys] == [(KeyState.ACTIVE, DAY), (KeyState.REVOKED, None)]
+    assert trust.root_url == "https://tc.example.com"

@@ -1,0 +1,126 @@
+"""Trust files, read strictly."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from secureworker.core.errors import SettingsError
+from secureworker.core.ids import WorkerPool
+from secureworker.core.trust import Implementation, KeyState
+from secureworker.host.trustfile import load_trust
+
+GOOD = """\
+version: 1
+root-url: https://tc.example.com
+worker-pools:
+  releng/signing:
+    implementation: secureworker
+    keys:
+      - id: "SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg"
+        public: "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+        state: active
+        valid-from: 2026-01-01
+        valid-until: 2027-06-01
+        comment: made by the release team
+"""
+
+Refused = Callable[[str], str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    """Give a function that loads what must not load, and gives the message."""
+
+    def load(text: str) -> str:
+        path = tmp_path / "trust.yml"
+        path.write_text(text)
+        with pytest.raises(SettingsError) as caught:
+            load_trust(str(path))
+        return str(caught.value).replace(str(tmp_path), "")
+
+    return load
+
+
+def test_a_trust_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "trust.yml").write_text(GOOD)
+
+    trust = load_trust(str(tmp_path / "trust.yml"))
+
+    (pool,) = trust.pools
+    assert trust.root_url == "https://tc.example.com"
+    assert (pool.worker_pool, pool.implementation) == (WorkerPool("releng", "signing"), Implementation.SECUREWORKER)
+    (key,) = pool.keys
+    assert key.fingerprint == "SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg"
+    assert (key.state, key.valid_from, key.valid_until) == (KeyState.ACTIVE, date(2026, 1, 1), date(2027, 6, 1))
+
+
+def test_the_schemas_own_example_is_one(checkout: Path, tmp_path: Path) -> None:
+    schema = json.loads((checkout / "schemas" / "trust.schema.json").read_text())
+    (tmp_path / "trust.json").write_text(json.dumps(schema["examples"][0]))
+
+    assert load_trust(str(tmp_path / "trust.json")).pools
+
+
+def test_of_a_revoked_key_the_last_good_position_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "trust.yml").write_text(GOOD.replace("state: active", "state: revoked\n        last-good-log-size: 7"))
+
+    (pool,) = load_trust(str(tmp_path / "trust.yml")).pools
+
+    assert (pool.keys[0].state, pool.keys[0].last_good_log_size) == (KeyState.REVOKED, 7)
+
+
+@pytest.mark.parametrize(
+    ("found", "written", "line", "says"),
+    [
+        ("version: 1", "version: 2", 1, "version"),
+        ("version: 1", "version: 1\nversion: 1", 2, "is here twice"),
+        ("version: 1", "version: 1\nroot_url: https://a", 2, "did you mean 'root-url'?"),
+        ("https://tc.example.com", "ftp://tc", 2, "a URL like"),
+        ("releng/signing", "releng", 4, "<provisionerId>/<workerType>"),
+        ("implementation: secureworker", "implementation: buildbot", 5, "implementation"),
+        ("lbmsoA0y", "AAAAAA0y", 7, "the key's fingerprint is SHA256:lbmsoA0y"),
+        ("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", "AAAA", 8, "base64 of 32 bytes"),
+        ("state: active", "state: old", 9, "state"),
+        ("        state: active\n", "", 7, "state"),
+        ("valid-from: 2026-01-01", "valid-from: 2026-02-30", 10, "day is out of range"),
+        ("valid-until: 2027-06-01", "valid-until: 2025-12-31", 11, "before valid-from"),
+        ("comment: made", "last-good-log-size: 3 # made", 12, "only revoked ones have it"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_line_and_key(
+    refused: Refused, found: str, written: str, line: int, says: str
+) -> None:
+    assert GOOD.count(found) == 1
+
+    message = refused(GOOD.replace(found, written))
+
+    assert f"/trust.yml:{line}: " in message
+    assert says in message
+
+
+@pytest.mark.parametrize(("state", "day"), [("next", "valid-from"), ("retired", "valid-until")])
+def test_a_state_that_needs_a_day_is_not_taken_without(refused: Refused, state: str, day: str) -> None:
+    lines = [line for line in GOOD.splitlines() if day not in line]
+
+    message = refused("\n".join(lines).replace("state: active", f"state: {state}"))
+
+    assert f"found '{state}' without {day}; add the day" in message
+
+
+def test_a_key_that_a_pool_has_twice_is_refused(refused: Refused) -> None:
+    key = GOOD[GOOD.index("      - id") :]
+
+    assert "this key is here twice; keep one" in refused(GOOD + key)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "version: 1", "version: 1\nworker-pools: {}", "a: [", "x" * 5_000_000])
+def test_what_is_no_trust_file_is_refused(refused: Refused, text: str) -> None:
+    assert "trust.yml" in refused(text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file or directory"):
+        load_trust(str(tmp_path / "missing.yml"))
