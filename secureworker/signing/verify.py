@@ -4,28 +4,18 @@ Needs public keys only. Nothing that is read is believed before the signature ov
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from secureworker.core.trust import OneKey, Trust, Trusted, fingerprint
+from secureworker.core.verification import MAX_BODY_BYTES, Checks, Expected, Step, Steps, take
+from secureworker.host.trustfile import provenance_schema
 from secureworker.signing.keys import PublicKey
-from secureworker.signing.steps import MAX_BODY_BYTES, Expected, Files, NotVerified, StepMethod, Verification
+from secureworker.signing.steps import Files, Verification
 
-__all__ = ["Expected", "Step", "Verdict", "verify_bundle", "verify_directory"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a verification."""
-
-    number: int
-    name: str
-    passed: bool
-    details: tuple[str, ...]
-    """What was found; where it did not pass, everything that is wrong."""
+__all__ = ["Expected", "Step", "Verdict", "checks", "verify_bundle", "verify_directory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +37,7 @@ class Verdict:
         return len(self.steps) == self.due and all(step.passed for step in self.steps)
 
 
-_DIRECTORY: Final[tuple[tuple[str, StepMethod], ...]] = (
+_DIRECTORY: Final[Steps[Verification]] = (
     ("files", Verification.read_files),
     ("signature", Verification.check_signature),
     ("form", Verification.read_chain),
@@ -59,7 +49,7 @@ _DIRECTORY: Final[tuple[tuple[str, StepMethod], ...]] = (
     ("hashes", Verification.check_hashes),
     ("nothing else", Verification.check_nothing_else),
 )
-_BUNDLE: Final[tuple[tuple[str, StepMethod], ...]] = (
+_BUNDLE: Final[Steps[Verification]] = (
     ("provenance", Verification.check_lone_envelope),
     ("statement", Verification.read_statement),
     ("subject", Verification.check_lone_subject),
@@ -85,7 +75,7 @@ def verify_directory(
     """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        verification = Verification(_trusted(trusted), expected, now, files=Files(root, directory))
+        verification = Verification(_trusted(trusted), expected, now, checks(), files=Files(root, directory))
         return _verdict(verification, _DIRECTORY)
     finally:
         os.close(root)
@@ -104,27 +94,29 @@ def verify_bundle(
         content = file.read(2 * MAX_BODY_BYTES + 1)
     if len(content) > 2 * MAX_BODY_BYTES:
         raise ValueError(f"{bundle} has more than {2 * MAX_BODY_BYTES} bytes, and so is no bundle")
-    verification = Verification(_trusted(trusted), expected, now, bundle=content, has_bundle=True, others=files)
+    verification = Verification(
+        _trusted(trusted), expected, now, checks(), bundle=content, has_bundle=True, others=files
+    )
     return _verdict(verification, _BUNDLE)
+
+
+def checks() -> Checks:
+    """Give what the steps in `core` cannot do by themselves."""
+    return Checks(_verifies, provenance_schema())
+
+
+def _verifies(raw: bytes, signature: bytes, content: bytes) -> bool:
+    return PublicKey(raw).verifies(signature, content)
 
 
 def _trusted(trusted: Trust | PublicKey) -> Trusted:
     return OneKey(trusted.raw) if isinstance(trusted, PublicKey) else trusted
 
 
-def _verdict(verification: Verification, steps: tuple[tuple[str, StepMethod], ...]) -> Verdict:
-    taken = tuple(_take(verification, steps))
+def _verdict(verification: Verification, steps: Steps[Verification]) -> Verdict:
+    taken = tuple(take(verification, steps))
     about = verification.chain or verification.facts
     key = fingerprint(verification.signer) if verification.signer else None
     if about is None:
         return Verdict(taken, len(steps), task_id=None, run_id=None, key=key)
     return Verdict(taken, len(steps), task_id=about.task_id, run_id=int(about.run_id), key=key)
-
-
-def _take(verification: Verification, steps: tuple[tuple[str, StepMethod], ...]) -> Iterator[Step]:
-    for number, (name, step) in enumerate(steps, start=1):
-        try:
-            yield Step(number, name, passed=True, details=(step(verification),))
-        except NotVerified as error:
-            yield Step(number, name, passed=False, details=error.args)
-            return
