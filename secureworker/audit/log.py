@@ -287,7 +287,10 @@ class Log:
                 f"the audit log was changed: {origin} does not end with its checkpoint, and is not the newest"
             )
         if previous is not None and first:
-            shards.check_link(first, origin_of(self._settings.worker, shard - 1), previous.tree)
+            shards.check_link(
+                first,
+                Checkpoint(origin_of(self._settings.worker, shard - 1), previous.tree.size, previous.tree.root),
+            )
         self._tree, self._end = replayed.tree, replayed.end
         if replayed.last:
             self._last = _moment_of(replayed.last)

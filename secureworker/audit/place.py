@@ -26,6 +26,18 @@ def open_place(directory: str) -> int:
         raise AuditError(f"the audit log's directory {directory} cannot be used: {error.strerror}") from error
 
 
+def open_existing(directory: str) -> int:
+    """Open the directory of a log to read in it.
+
+    Raises:
+        AuditError: it cannot be read.
+    """
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise AuditError(f"the directory {directory} cannot be read: {error.strerror}") from error
+
+
 def give(place: int, uid: int, gid: int) -> None:
     """Make another user the owner of the directory and of the log's files in it. For root, before it becomes that user.
 

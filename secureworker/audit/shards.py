@@ -71,7 +71,9 @@ def open_file(name: str, flags: int, directory: int) -> int:
     """Open a file of the log, which is a regular file with one name, and no link."""
     descriptor = os.open(name, flags | _OPEN, 0o640, dir_fd=directory)
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+    # What is only read may have been replaced since it was opened, and then has no name any more.
+    fewest = 0 if flags == os.O_RDONLY else 1
+    if not stat.S_ISREG(status.st_mode) or not fewest <= status.st_nlink <= 1:
         os.close(descriptor)
         raise AuditError(
             f"{name} of the audit log is no regular file with one link; somebody put something in its place"
@@ -169,7 +171,7 @@ def replay(
     return Replayed(tree, end, rest, last)
 
 
-def check_link(first: bytes, origin: str, tree: Tree) -> None:
+def check_link(first: bytes, before: Checkpoint) -> None:
     """See that a shard's first record says what the shard before ended with.
 
     Raises:
@@ -178,13 +180,15 @@ def check_link(first: bytes, origin: str, tree: Tree) -> None:
     try:
         record, _ = read_record(first)
     except BadRecord as error:
-        raise AuditError(f"the shard after {origin} does not begin with a record: {error}") from error
+        raise AuditError(f"the shard after {before.origin} does not begin with a record: {error}") from error
     said = dict(record.details), dict(record.digests)
     if record.event is not Event.ROTATION or said != (
-        {"origin": origin, "size": tree.size},
-        {"previousRoot": tree.root.hex()},
+        {"origin": before.origin, "size": before.size},
+        {"previousRoot": before.root.hex()},
     ):
-        raise AuditError(f"the audit log was changed: the shard after {origin} does not go on where that one ends")
+        raise AuditError(
+            f"the audit log was changed: the shard after {before.origin} does not go on where that one ends"
+        )
 
 
 def _lines(file: BinaryIO, count: int, name: str) -> Iterator[bytes]:

@@ -1,0 +1,242 @@
+"""`secureworker audit`: what an auditor does with the audit log."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from secureworker.audit.inspect import Entry
+    from secureworker.audit.shards import LogKey
+
+EXIT_NOT_VERIFIED = 1
+_FOLLOW_SECONDS = 0.5
+_MAX_FILE_BYTES = 1 << 20
+
+_directory = click.argument("directory", type=click.Path(exists=True, file_okay=False))
+_task = click.option("--task", metavar="ID", help="Only records about this task.")
+_event = click.option("--event", "events", multiple=True, metavar="NAME", help="Only these events; may be repeated.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the records themselves, one a line.")
+
+
+@click.group("audit")
+def command() -> None:
+    """Verify, show, prove and export the audit log: what a worker and its signer did, in a form that holds.
+
+    DIRECTORY is the log's: `audit` below the worker's state directory, unless it was put elsewhere.
+    """
+
+
+@command.command("verify")
+@click.argument("path", type=click.Path(exists=True))
+@click.option(
+    "--key", "public_keys", required=True, multiple=True, metavar="PUB", help="Public key, or a file that holds it."
+)
+@click.option(
+    "--checkpoint",
+    "kept",
+    multiple=True,
+    type=click.File("rb"),
+    metavar="FILE",
+    help="A checkpoint that was kept elsewhere; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def verify(
+    context: click.Context, *, path: str, public_keys: tuple[str, ...], kept: tuple[Any, ...], as_json: bool
+) -> None:
+    """Verify the log in the directory PATH, or the proof in the file PATH (public/audit.tlog-proof of a task).
+
+    Needs no secret. Give --key again for a key that has been replaced. Ends with 0 where everything holds, 1 where
+    anything does not, 2 where it cannot be asked.
+    """
+    from secureworker.audit.inspect import STEP_COUNT, verify_log
+
+    keys = tuple(map(_log_key, public_keys))
+    if Path(path).is_file():
+        _verify_proof(context, path, keys, as_json=as_json)
+        return
+    steps = verify_log(path, keys, tuple(_checkpoint_in(file.read(_MAX_FILE_BYTES)) for file in kept))
+    verified = len(steps) == STEP_COUNT and all(step.passed for step in steps)
+    if as_json:
+        told = [
+            {"number": step.number, "name": step.name, "passed": step.passed, "details": list(step.details)}
+            for step in steps
+        ]
+        click.echo(json.dumps({"verified": verified, "steps": told}, indent=2))
+    else:
+        for step in steps:
+            for detail in step.details:
+                click.echo(f"{step.number} {'ok  ' if step.passed else 'FAIL'} {step.name}: {detail}")
+        click.echo("verified" if verified else "not verified")
+    context.exit(0 if verified else EXIT_NOT_VERIFIED)
+
+
+def _verify_proof(context: click.Context, path: str, keys: "tuple[LogKey, ...]", *, as_json: bool) -> None:
+    from secureworker.audit.inspect import verify_proof
+    from secureworker.core.errors import AuditError
+
+    try:
+        entry = verify_proof(_read(path), keys)
+    except AuditError as error:
+        click.echo(json.dumps({"verified": False, "reason": str(error)}) if as_json else f"not verified: {error}")
+        context.exit(EXIT_NOT_VERIFIED)
+    record = json.loads(entry.line)
+    if as_json:
+        click.echo(json.dumps({"verified": True, "shard": entry.shard, "record": record}, indent=2))
+    else:
+        click.echo(_sentence(entry))
+        for name, digest in entry.record.digests:
+            click.echo(f"  {name} sha256 {digest}")
+        click.echo("verified: the log has this record")
+
+
+def _checkpoint_in(content: bytes) -> bytes:
+    """Give the checkpoint that a file is, or that a proof in it ends with."""
+    return content.partition(b"\n\n")[2] if content.startswith(b"c2sp.org/tlog-proof") else content
+
+
+@command.command("show")
+@_directory
+@_task
+@_event
+@_as_json
+def show(*, directory: str, task: str | None, events: tuple[str, ...], as_json: bool) -> None:
+    """Print the records, oldest first. Nothing is verified by it: see `audit verify`."""
+    for entry in _entries(directory, task, events):
+        click.echo(entry.line.decode() if as_json else _sentence(entry))
+
+
+@command.command("tail")
+@_directory
+@_task
+@_event
+@_as_json
+@click.option("-n", "--lines", type=click.IntRange(0), default=10, show_default=True, metavar="N", help="How many.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with those that come.")
+def tail(
+    *, directory: str, task: str | None, events: tuple[str, ...], as_json: bool, lines: int, follow: bool
+) -> None:
+    """Print the newest records. Nothing is verified by it."""
+    from collections import deque
+
+    def tell(entry: "Entry") -> None:
+        click.echo(entry.line.decode() if as_json else _sentence(entry))
+
+    last = (0, 0)
+    newest: deque[Entry] = deque(maxlen=lines)
+    for entry in _entries(directory, None, ()):
+        last = (entry.shard, entry.stamp.index)
+        if _wanted(entry, task, events):
+            newest.append(entry)
+    for entry in newest:
+        tell(entry)
+    while follow:
+        time.sleep(_FOLLOW_SECONDS)
+        for entry in _entries(directory, None, ()):
+            if (entry.shard, entry.stamp.index) > last:
+                last = (entry.shard, entry.stamp.index)
+                if _wanted(entry, task, events):
+                    tell(entry)
+
+
+@command.command("prove")
+@_directory
+@click.argument("index", type=click.IntRange(0))
+@click.option("--shard", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="The record's shard.")
+@click.option("--output", type=click.File("wb"), default="-", metavar="FILE", help="Where to; standard output.")
+def prove(*, directory: str, index: int, shard: int, output: Any) -> None:
+    """Prove that the record INDEX is in the log, in the form of c2sp.org/tlog-proof; the record goes with it.
+
+    Whoever has the public key verifies it with `audit verify FILE`, or with any verifier of transparency logs.
+    """
+    from secureworker.audit.inspect import prove as make
+    from secureworker.core.checkpoint import write_proof
+    from secureworker.core.errors import AuditError
+
+    try:
+        output.write(write_proof(make(directory, shard, index)))
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@command.command("export")
+@_directory
+@_task
+@click.option("--key", "public_key", metavar="PUB", help="Public key: its form for witnesses is written too.")
+def export(*, directory: str, task: str | None, public_key: str | None) -> None:
+    """Print one JSON document: the checkpoints, and the records (all, or a task's) each with its proof.
+
+    It can be verified without the log: each `proof` is a file for `audit verify`.
+    """
+    from secureworker.audit.inspect import prove as make
+    from secureworker.core.checkpoint import write_proof
+    from secureworker.core.errors import AuditError
+
+    told: list[dict[str, Any]] = []
+    shards: dict[int, str] = {}
+    try:
+        for entry in _entries(directory, task, ()):
+            proof = make(directory, entry.shard, entry.stamp.index)
+            shards[entry.shard] = proof.note.decode()
+            told.append({"shard": entry.shard, "record": json.loads(entry.line), "proof": write_proof(proof).decode()})
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    document: dict[str, Any] = {"checkpoints": list(shards.values()), "records": told}
+    if public_key is not None:
+        key = _log_key(public_key)
+        document["keys"] = [key.named(note.partition("\n")[0]).vkey for note in shards.values()]
+    click.echo(json.dumps(document, indent=2))
+
+
+def _log_key(public_key: str) -> "LogKey":
+    from secureworker.audit.shards import LogKey
+    from secureworker.signing.keys import read_public_key
+
+    try:
+        key = read_public_key(public_key)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return LogKey(key.raw, key.verifies)
+
+
+def _read(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(_MAX_FILE_BYTES)
+
+
+def _entries(directory: str, task: str | None, events: tuple[str, ...]) -> "Iterator[Entry]":
+    from secureworker.audit.inspect import read_entries
+    from secureworker.core.audit import Event
+    from secureworker.core.errors import AuditError
+
+    known = {event.value for event in Event}
+    for name in events:
+        if name not in known:
+            raise click.UsageError(f"there is no event {name[:40]!r}; there are {', '.join(sorted(known))}")
+    try:
+        for entry in read_entries(directory):
+            if _wanted(entry, task, events):
+                yield entry
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _wanted(entry: "Entry", task: str | None, events: tuple[str, ...]) -> bool:
+    about = entry.record.run is not None and entry.record.run[0] == task
+    return (task is None or about) and (not events or entry.record.event.value in events)
+
+
+def _sentence(entry: "Entry") -> str:
+    """Write a record for people, in a line that nothing in it can break."""
+    from secureworker.host.logs import harmless
+
+    record, stamp = entry.record, entry.stamp
+    when = stamp.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    run = f" {record.run[0]}/{int(record.run[1])}" if record.run else ""
+    details = "".join(f" {name}={json.dumps(value, ensure_ascii=False)}" for name, value in record.details)
+    said = f"{stamp.writer} {record.event.value} {record.ending.value}{run}{details}"
+    return f"{when} {entry.shard}:{stamp.index} {harmless(said)}"
