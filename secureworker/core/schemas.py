@@ -8,6 +8,7 @@ regular expression. Those are RE2's, which match in time proportional to the tex
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -112,10 +113,12 @@ def too_much(document: object) -> str:
     return f"it is nested deeper than {MAX_DEPTH} levels"
 
 
-def _regex_options() -> "re2.Options":
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> Any:
+    """Compile an expression once: RE2's own cache costs more than most matches."""
     options = re2.Options()
     options.log_errors = False
-    return options
+    return re2.compile(pattern, options)
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -125,7 +128,7 @@ def matches(pattern: str, text: str) -> bool:
         BadSchema: it is no expression of RE2, which has neither lookaround nor back-references.
     """
     try:
-        return re2.compile(pattern, _regex_options()).search(text) is not None
+        return _compiled(pattern).search(text) is not None
     except re2.error as error:
         # The expression is in the reason already where RE2 shows a part of it.
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 
 def pattern_covers(pattern: str, scope: str) -> bool:
     """Whether whoever has `pattern` has `scope`, and with it everything that `scope` stands for."""
-    return pattern == scope or (pattern.endswith("*") and scope.startswith(pattern[:-1]))
+    return scope.startswith(pattern[:-1]) if pattern[-1:] == "*" else pattern == scope
 
 
 def overlaps(one: str, other: str) -> bool:
     """Whether some scope is covered by both. Symmetric; what a rule that forbids has to ask."""
-    return pattern_covers(one, other) or pattern_covers(other, one)
+    # Written out: a decision asks this several times for each of a task's scopes.
+    return (one[-1:] == "*" and other.startswith(one[:-1])) or (
+        one.startswith(other[:-1]) if other[-1:] == "*" else one == other
+    )
 
 
 def satisfies(granted: Iterable[str], required: str) -> bool:

@@ -9,6 +9,7 @@ the payload (`$find`), what tells the time (`$fromNow`, `now`), and what grows f
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 from jsone.AST import ASTNode, BinOp, ContextValue, FunctionCall, List, Object, UnaryOp, ValueAccess
@@ -146,6 +147,7 @@ def _split(text: object, separator: object = "") -> list[str]:
     return pieces
 
 
+@cache
 def _functions() -> dict[str, Callable[..., Any]]:
     known = build()
     return {**{name: known[name] for name in _FUNCTIONS}, "split": _split}

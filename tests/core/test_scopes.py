@@ -81,6 +81,11 @@ def test_covering_is_transitive(one: str, two: str, three: str) -> None:
 
 
 @given(SCOPES, SCOPES)
+def test_overlap_is_one_covering_the_other(one: str, other: str) -> None:
+    assert overlaps(one, other) is (pattern_covers(one, other) or pattern_covers(other, one))
+
+
+@given(SCOPES, SCOPES)
 def test_overlap_is_symmetric(one: str, other: str) -> None:
     assert overlaps(one, other) is overlaps(other, one)
 
