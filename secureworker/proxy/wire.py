@@ -67,6 +67,8 @@ class Wire:
         if not chunk:
             raise Gone
         self._read += chunk
+        # Reading does not wait where something is there: others have to get their turns.
+        await asyncio.sleep(0)
 
     def peek(self) -> bytes:
         """Give what was read and not used, and keep it."""
