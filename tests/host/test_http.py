@@ -7,13 +7,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pytest_aiohttp import AiohttpServer
 
 from secureworker import __version__
 from secureworker.host.http import AnswerTooLarge, HttpLimits, open_session
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[TestServer]:
+async def server(aiohttp_server: AiohttpServer) -> AsyncIterator[TestServer]:
     released = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -28,11 +29,8 @@ async def server() -> AsyncIterator[TestServer]:
 
     application = web.Application()
     application.router.add_get("/{path:.*}", answer)
-    server = TestServer(application)
-    await server.start_server(shutdown_timeout=0.1)
-    yield server
+    yield await aiohttp_server(application, shutdown_timeout=0.1)
     released.set()
-    await server.close()
 
 
 async def test_requests_say_who_asks(server: TestServer) -> None:
