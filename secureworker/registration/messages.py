@@ -106,6 +106,6 @@ def _credentials(document: Mapping[str, Json]) -> Credentials:
         raise BadMessage(f"new-credentials cannot be used: {error}") from None
 
 
-def line(kind: str, **properties: Json) -> bytes:
+def line(kind: str, /, **properties: Json) -> bytes:
     """Write a message as a line."""
     return _MARK + json.dumps({"type": kind, **properties}).encode() + b"\n"

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO, Final, NoReturn, Protocol, TypeAlias, final
 
 from secureworker.core.claim import Credentials, Json
-from secureworker.core.errors import HostError, ServiceError
+from secureworker.core.errors import AccessDenied, HostError, ServiceError
 from secureworker.host.logs import harmless
 from secureworker.host.own_credentials import OwnCredentials
+from secureworker.ports import Clock
 from secureworker.registration import messages
 from secureworker.registration.messages import (
     BadMessage,
@@ -33,6 +34,8 @@ MOST_UNSENT: Final = 1024 * 1024
 """Log lines that worker-runner does not read are dropped beyond this."""
 FLUSH_SECONDS: Final = 2.0
 """For what is unsent when the worker ends."""
+CHECK_AGAIN_SECONDS: Final = 30.0
+"""Where new credentials could not be checked. They come half an hour before the old ones end, and only once."""
 
 Check: TypeAlias = Callable[[Credentials], Awaitable[None]]
 
@@ -48,12 +51,33 @@ class Ending(Protocol):
 
 
 @final
+class _Sending(asyncio.Protocol):
+    """Notes when all that was written is in the pipe."""
+
+    def __init__(self) -> None:
+        self.all_sent = asyncio.Event()
+        self.all_sent.set()
+
+    def pause_writing(self) -> None:
+        self.all_sent.clear()
+
+    def resume_writing(self) -> None:
+        self.all_sent.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            logger.warning("worker-runner reads no more: %s", exc)
+        self.all_sent.set()
+
+
+@final
 class Runner:
     """The worker-runner at the other end. Made by `open_runner`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.WriteTransport) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.WriteTransport, sending: "_Sending") -> None:
         self._reader = reader
         self._writer = writer
+        self._sending = sending
         self._agreed: frozenset[str] = frozenset()
 
     async def greet(self) -> None:
@@ -79,8 +103,17 @@ class Runner:
         self._send(messages.line("hello", capabilities=list[Json](sorted(self._agreed))))
         logger.info("worker-runner is there, and knows %s", ", ".join(sorted(self._agreed)) or "nothing more")
 
-    async def serve(self, own: OwnCredentials, check: Check, ending: Ending) -> NoReturn:
+    async def serve(self, own: OwnCredentials, check: Check, ending: Ending, clock: Clock) -> NoReturn:
         """Take what it says, for ever. Where it goes away, nobody renews the credentials: the worker drains."""
+        offered: asyncio.Queue[Credentials] = asyncio.Queue()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take(offered, own, check, clock))
+            await self._listen(offered, ending)
+            ending.drain("worker-runner is gone")
+        raise AssertionError  # taking has no end
+
+    async def _listen(self, offered: asyncio.Queue[Credentials], ending: Ending) -> None:
+        """Take what worker-runner says until it goes away."""
         while (message := await self._receive()) is not None:
             match message:
                 case GracefulTermination(finish_tasks=True):
@@ -88,14 +121,11 @@ class Runner:
                 case GracefulTermination():
                     ending.now("worker-runner asked to end at once")
                 case NewCredentials(credentials=fresh):
-                    await self._take(fresh, own, check)
+                    offered.put_nowait(fresh)
                 case Unknown(type=kind):
                     logger.warning("worker-runner says %r, which this worker does not know", kind)
                 case Welcome():
                     logger.warning("worker-runner says welcome again")
-        ending.drain("worker-runner is gone")
-        await asyncio.Event().wait()
-        raise AssertionError  # nobody sets it
 
     def report_error(self, title: str, description: str, extra: dict[str, Json]) -> None:
         """Have an error shown among the worker pool's. Everybody can read those: no paths, names or values."""
@@ -120,10 +150,9 @@ class Runner:
         """Wait a little until all is sent."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
-                while self._writer.get_write_buffer_size() and not self._writer.is_closing():
-                    await asyncio.sleep(0.01)  # a transport tells nobody when it is empty but its protocol
+                await self._sending.all_sent.wait()
 
-    def _send_if(self, kind: str, **properties: Json) -> None:
+    def _send_if(self, kind: str, /, **properties: Json) -> None:
         if kind in self._agreed:
             self._send(messages.line(kind, **properties))
 
@@ -131,17 +160,25 @@ class Runner:
         if not self._writer.is_closing():
             self._writer.write(line)
 
-    async def _take(self, fresh: Credentials, own: OwnCredentials, check: Check) -> None:
-        try:
-            await check(fresh)
-        except HostError as error:
-            logger.error("the new credentials of worker-runner are not used: %s", error)  # noqa: TRY400 - it says all
-            return
-        except ServiceError as error:
-            # They come once. Unchecked they are better than none: what they may is worker-manager's word.
-            logger.warning("the new credentials of worker-runner cannot be checked now: %s", error)
-        own.take(fresh)
-        logger.info("using the new credentials of %s from worker-runner", fresh.client_id)
+    async def _take(
+        self, offered: asyncio.Queue[Credentials], own: OwnCredentials, check: Check, clock: Clock
+    ) -> NoReturn:
+        """Check what is offered, and use it; the newest wins."""
+        while True:
+            fresh = await offered.get()
+            while offered.empty():
+                try:
+                    await check(fresh)
+                except (AccessDenied, HostError) as error:
+                    logger.error("the new credentials of worker-runner are not used: %s", error)  # noqa: TRY400 - it says all
+                    break
+                except ServiceError as error:
+                    logger.warning("the new credentials of worker-runner cannot be checked now: %s", error)
+                    await clock.sleep(CHECK_AGAIN_SECONDS)
+                    continue
+                own.take(fresh)
+                logger.info("using the new credentials of %s from worker-runner", fresh.client_id)
+                break
 
     async def _receive(self) -> Message | None:
         """Give the next message that can be understood; None at the end."""
@@ -175,13 +212,15 @@ async def open_runner(incoming: BinaryIO, outgoing: BinaryIO) -> AsyncIterator[R
     reader = asyncio.StreamReader(LONGEST_LINE)
     try:
         reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), incoming)
-        writing, _ = await loop.connect_write_pipe(asyncio.Protocol, outgoing)
+        writing, sending = await loop.connect_write_pipe(_Sending, outgoing)
     except (OSError, ValueError) as error:
         raise HostError(
             f"standard input and output are no pipes ({error}); do not use --with-worker-runner where worker-runner "
             "does not start the worker"
         ) from error
-    runner = Runner(reader, writing)
+    # Nothing counts as sent before it is in the pipe.
+    writing.set_write_buffer_limits(high=0)
+    runner = Runner(reader, writing, sending)
     try:
         await runner.greet()
         yield runner
