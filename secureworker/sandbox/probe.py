@@ -5,6 +5,7 @@ Prints a line of JSON per probe. A probe that gets through says what it reached.
 """
 
 import ctypes
+import functools
 import json
 import os
 import resource
@@ -137,14 +138,33 @@ def sockets(_: dict[str, Any]) -> str:
 
 
 def network(config: dict[str, Any]) -> str:
-    """The host's loopback and abstract sockets, a cloud's metadata address, the world."""
-    for host, port in (("127.0.0.1", config["port"]), ("169.254.169.254", 80), ("192.0.2.1", 443), ("1.1.1.1", 53)):
+    """The host's loopback and abstract sockets, clouds' metadata addresses, the world."""
+    metadata = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
+    places = [("127.0.0.1", config["port"]), *((host, 80) for host in metadata), ("192.0.2.1", 443), ("1.1.1.1", 53)]
+    for host, port in places:
         _refused(f"{host}:{port}", lambda at=(host, port): socket.create_connection(at, _SECONDS))  # type: ignore[misc]
     with socket.socket(socket.AF_UNIX) as unix:
         _refused("an abstract socket of the host", lambda: unix.connect(f"\0{config['abstract']}"))
     if [name for _, name in socket.if_nameindex()] != ["lo"]:
         raise Reached(f"the interfaces {socket.if_nameindex()}")
     return "loopback of the host, abstract sockets, metadata and other addresses cannot be reached"
+
+
+def names(_: dict[str, Any]) -> str:
+    """Name servers: a way out for whoever can ask for names of his own."""
+    for server in ("1.1.1.1", "192.0.2.53", "2606:4700:4700::1111"):
+        with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            _refused(f"a name server at {server}", functools.partial(asking.connect, (server, 53)))
+    _refused("a name", functools.partial(socket.getaddrinfo, "example.com", 443))
+    return "no name server can be asked"
+
+
+def doors(config: dict[str, Any]) -> str:
+    """The listeners of another task, which are open at this very moment."""
+    for port in config["doors"]:
+        at = ("127.0.0.1", port)
+        _refused(f"another task's port {port}", functools.partial(socket.create_connection, at, _SECONDS))
+    return "another task's doors are not here"
 
 
 def files(config: dict[str, Any]) -> str:
@@ -212,6 +232,8 @@ PROBES: tuple[Callable[[dict[str, Any]], str], ...] = (
     system_calls,
     sockets,
     network,
+    names,
+    doors,
     files,
     limits,
 )

@@ -17,6 +17,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from secureworker.core.claim import Json
+from secureworker.core.doors import Door
 from secureworker.core.errors import SandboxError
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId
 from secureworker.core.outcome import Execution, ExitCode, KilledBySignal
@@ -26,6 +27,7 @@ from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.ports import TaskLog, Workspace
 from secureworker.sandbox.bundle import TMP, environment
 from secureworker.sandbox.facts import TEMPLATE
+from secureworker.sandbox.netns import network_namespace
 from secureworker.sandbox.probe import PROBES
 
 Run = Callable[[Plan, Workspace, TaskLog], Awaitable[Execution]]
@@ -107,12 +109,13 @@ Line = tuple[str, bool, str]
 
 async def _probe(run: Run, workspaces: DirectoryWorkspaces, directory: str, targets: tuple[str, ...]) -> list[Line]:
     source = importlib.resources.files("secureworker.sandbox").joinpath("probe.py").read_text("utf-8")
-    with _listening() as (port, abstract):
+    with _listening() as (port, abstract), network_namespace(tuple(Door)):
         config: dict[str, Json] = {
             "secrets": list(targets),
             "worker": os.getpid(),
             "port": port,
             "abstract": abstract,
+            "doors": [door.value for door in Door],
             "environment": [name for name, _ in environment(_plan(directory, "", {}), TEMPLATE)],
             "tmp": list({path.split("/")[2] for path in (directory, sys.base_prefix) if path.startswith(f"{TMP}/")}),
             "disk_bytes": _LIMITS.disk_bytes,

@@ -67,7 +67,7 @@ async def test_the_self_test_passes_and_says_what_it_tried(cage: Cage) -> None:
     names = [line.partition(":")[0] for line in lines]
     assert names == [
         "secrets", "worker", "processes", "environment", "descriptors", "privileges", "system_calls", "sockets",
-        "network", "files", "limits", "memory", "leftovers",
+        "network", "names", "doors", "files", "limits", "memory", "leftovers",
     ]  # fmt: skip
 
 

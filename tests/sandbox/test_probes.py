@@ -49,6 +49,7 @@ def test_without_a_sandbox_every_probe_gets_through(directory: Path, checkout: P
             "worker": os.getpid(),
             "port": server.getsockname()[1],
             "abstract": "secureworker-nobody-listens",
+            "doors": [server.getsockname()[1]],
             "environment": [],
             "tmp": [],
             "disk_bytes": 1000,
