@@ -8,6 +8,8 @@ import pytest
 from secureworker.core.claim import Json
 from secureworker.core.schemas import MAX_DEPTH, MAX_VALUES, BadSchema, CompiledSchema, matches, show, spell, too_much
 
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
 
 def complaints(schema: dict[str, Any], value: Json) -> list[str]:
     return [f"{spell(each.path)}: {each.message}" for each in CompiledSchema(schema).problems(value)]
@@ -143,9 +145,40 @@ def test_schemas_of_two_dialects_are_not_mixed() -> None:
         CompiledSchema({"$ref": "b.json"}, "file:///a.json", {"file:///b.json": draft_7})
 
 
-def test_a_reference_that_is_met_late_and_leads_nowhere_is_a_problem_and_no_crash() -> None:
-    schema = CompiledSchema({"properties": {"a": {"$ref": "#/nowhere"}}})
+def test_a_reference_that_would_be_met_late_is_found_early() -> None:
+    with pytest.raises(BadSchema, match="leads nowhere") as caught:
+        CompiledSchema({"properties": {"a": {"items": [{"not": {"$ref": "#/nowhere"}}]}}, "$schema": DRAFT_7})
+    assert caught.value.path == ("properties", "a", "items", 0, "not", "$ref")
+    assert CompiledSchema({"const": {"$ref": "#/nowhere"}}).problems({"$ref": "#/nowhere"}) == ()
+
+
+def test_a_reference_within_an_addressed_part_that_leads_nowhere_is_a_problem_and_no_crash() -> None:
+    schema = CompiledSchema({"properties": {"a": {"$id": "https://example.com/a", "$ref": "b"}}})
     assert "leads nowhere" in schema.problems({"a": 1})[0].message
+
+
+def _multiplying(levels: int, last: dict[str, Json]) -> dict[str, Json]:
+    """Give a schema in which every level refers twice to the next."""
+    levels_by_name: dict[str, Json] = {
+        f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(levels)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**levels_by_name, f"d{levels}": last}}
+
+
+def test_references_that_multiply_each_other_come_to_an_end() -> None:
+    with pytest.raises(BadSchema, match="multiply each other"):
+        CompiledSchema(_multiplying(30, {"type": "object"}))
+
+
+def test_references_that_multiply_with_a_document_come_to_an_end() -> None:
+    inner = _multiplying(30, {})
+    schema = CompiledSchema({"properties": {"a": {"$ref": inner["$ref"]}}, "$defs": inner["$defs"]})
+    assert "references to look at it" in schema.problems({"a": 1})[0].message
+
+
+def test_what_jsonschema_matches_by_itself_is_refused() -> None:
+    with pytest.raises(BadSchema, match="use additionalProperties"):
+        CompiledSchema({"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False})
 
 
 def test_a_schema_that_follows_a_document_too_deep_is_a_problem_and_no_crash() -> None:
