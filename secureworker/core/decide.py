@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from secureworker.core.choose import choose
-from secureworker.core.claim import Claim
+from secureworker.core.claim import Claim, TaskDefinition
 from secureworker.core.constraints import against_denials, against_origin, against_scopes
 from secureworker.core.derive import Derived, derive
 from secureworker.core.doors import Doors, granted_scopes
 from secureworker.core.ids import WorkerIdentity
+from secureworker.core.inputs import InputPlan, Wanted
 from secureworker.core.outcome import Reason, Refused
 from secureworker.core.payload import Malformed, Request, examine
 from secureworker.core.plan import Plan
@@ -42,6 +43,9 @@ def decide(claim: Claim, policy: Policy, identity: WorkerIdentity, now: datetime
     7. What the rule derives from the payload can be derived: arguments, scopes, config.
     8. The task has the scopes that the script requires, and those of the Taskcluster secrets that it is given.
     9. It asks for no more time than the script has.
+    10. It wants inputs only where the script takes them, and only of tasks that it depends on.
+
+    What is wanted is then held against facts that cost requests: `core.chain`, for admitted tasks only.
 
     Args:
         claim: what the Queue gave us.
@@ -82,9 +86,11 @@ def decide(claim: Claim, policy: Policy, identity: WorkerIdentity, now: datetime
         return Refused(tuple(reasons))
     # 9.
     reasons += _against_run_time(rule, request)
+    # 10.
+    reasons += _against_wanted(claim.task, rule, request.wanted)
     if reasons:
         return Refused(tuple(reasons))
-    return Admitted(_plan(claim, policy, rule, derived, request.run_time or rule.limits.run_time))
+    return Admitted(_plan(claim, policy, rule, derived, request))
 
 
 def _against_claim(claim: Claim, policy: Policy, identity: WorkerIdentity, now: datetime) -> Iterator[Reason]:
@@ -137,11 +143,32 @@ def _against_run_time(rule: ScriptRule, request: Request) -> Iterator[Reason]:
         )
 
 
+def _against_wanted(task: TaskDefinition, rule: ScriptRule, wanted: tuple[Wanted, ...]) -> Iterator[Reason]:
+    """Step 10. Of a task that is no dependency, the Queue may not have the outputs yet, or not all of them."""
+    at = f"scripts.{rule.name}.upstream"
+    if rule.upstream is None:
+        if wanted:
+            yield Reason(at, f"script {show(rule.name)} takes no inputs; remove payload.upstreamArtifacts")
+        return
+    if rule.upstream.required and not wanted:
+        yield Reason(f"{at}.required", f"script {show(rule.name)} takes inputs; name them in payload.upstreamArtifacts")
+    for task_id in dict.fromkeys(each.task_id for each in wanted):
+        if task_id not in task.dependencies:
+            yield Reason(at, f"payload.upstreamArtifacts: {task_id} is none of the task's dependencies; add it to them")
+
+
+def _inputs(rule: ScriptRule, wanted: tuple[Wanted, ...]) -> InputPlan:
+    upstream = rule.upstream
+    if upstream is None:
+        return InputPlan()
+    return InputPlan(wanted, upstream.required, upstream.worker_pools, upstream.max_size, upstream.forbid_features)
+
+
 def _seconds(span: timedelta) -> str:
     return f"{span.total_seconds():.0f} s"
 
 
-def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, run_time: timedelta) -> Plan:
+def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, request: Request) -> Plan:
     return Plan(
         task_id=claim.task_id,
         run_id=claim.run_id,
@@ -154,7 +181,7 @@ def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, run_
         config=derived.config,
         task=claim.task.verbatim,
         mounts=rule.mounts,
-        limits=replace(rule.limits, run_time=run_time),
+        limits=replace(rule.limits, run_time=request.run_time or rule.limits.run_time),
         outputs=rule.outputs,
         exit_codes=rule.exit_codes,
         repeatable=rule.repeatable,
@@ -165,4 +192,5 @@ def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, run_
             destinations=rule.network,
         ),
         secrets=tuple(SecretFile(secret.file, secret.place) for secret in rule.secrets),
+        inputs=_inputs(rule, request.wanted),
     )

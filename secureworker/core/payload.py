@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from secureworker.core.claim import Json
+from secureworker.core.inputs import Wanted, read_wanted
 from secureworker.core.schemas import CompiledSchema, Problem, show, spell
 
 BASE_KEYS: Final = ("maxRunTime", "upstreamArtifacts")
@@ -20,6 +21,8 @@ class Request:
 
     run_time: timedelta | None
     """`maxRunTime`; None where the task leaves it to the rule."""
+    wanted: tuple[Wanted, ...] = ()
+    """`upstreamArtifacts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +48,6 @@ def _run_time(payload: Mapping[str, Json]) -> timedelta | None:
     return timedelta(seconds=seconds)
 
 
-def _upstream_problems(payload: Mapping[str, Json]) -> tuple[str, ...]:
-    inputs = payload.get("upstreamArtifacts", [])
-    if not isinstance(inputs, list):
-        return (f"payload.upstreamArtifacts: found {show(inputs)}; expected a list",)
-    if inputs:
-        why = "this worker does not fetch inputs yet, so only an empty list is taken"
-        return (f"payload.upstreamArtifacts: found {show(inputs)}; {why}",)
-    return ()
-
-
 def examine(payload: Mapping[str, Json], schema: CompiledSchema) -> Request | Malformed:
     """Hold a payload against the base rules and a script's schema, and collect everything that is wrong.
 
@@ -67,10 +60,11 @@ def examine(payload: Mapping[str, Json], schema: CompiledSchema) -> Request | Ma
         run_time = _run_time(payload)
     except ValueError as error:
         problems.append(str(error))
-    # 2. There are no inputs to fetch.
-    problems.extend(_upstream_problems(payload))
+    # 2. upstreamArtifacts, if there, has the form that all scripts' inputs have.
+    wanted, wrong = read_wanted(payload)
+    problems.extend(wrong)
     # 3. The rest is as the script's schema says. The common keys are shown to it where it speaks of them.
     named = schema.keys_at(())
     rest: Json = {key: value for key, value in payload.items() if key not in BASE_KEYS or key in named}
     problems.extend(line for line in map(_line, schema.problems(rest)) if line not in problems)
-    return Malformed(tuple(problems)) if problems else Request(run_time)
+    return Malformed(tuple(problems)) if problems else Request(run_time, wanted)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from secureworker.core.claim import Json
 from secureworker.core.doors import Doors
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId
+from secureworker.core.inputs import InputPlan
 from secureworker.core.outcome import ExitCodes
 from secureworker.core.secrets import SecretFile
 
@@ -17,6 +18,8 @@ TASK_DIR = "/task"
 """Inside: the one read-write bind. All that a run leaves lies below."""
 WORK_DIR = f"{TASK_DIR}/work"
 """Inside: `work_dir` of the script contract; also the script's working directory."""
+INPUT_DIR = f"{WORK_DIR}/cot"
+"""Inside: inputs, as `<task id>/<artifact name>`."""
 ARTIFACT_DIR = f"{TASK_DIR}/artifacts"
 """Inside: `artifact_dir` of the script contract."""
 HOME_DIR = f"{TASK_DIR}/home"
@@ -130,6 +133,8 @@ class Plan:
     """What the script may reach beyond its sandbox."""
     secrets: tuple[SecretFile, ...] = ()
     """What the script finds in `secrets.SECRETS_DIR`. Names and places: the values are nowhere in a plan."""
+    inputs: InputPlan = field(default_factory=InputPlan)
+    """What of other tasks the script shall find in `INPUT_DIR`. What is wanted: it is verified by facts to come."""
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0].startswith("/"):
