@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,23 +31,58 @@ def checkout() -> Path:
     return CHECKOUT
 
 
-@pytest.fixture(scope="session")
-def scriptworker_python() -> Path:
-    """Give an interpreter that can import the PyPI package `scriptworker`, in an environment of its own.
+@contextmanager
+def _made_once(name: str, lock: Path) -> Iterator[tuple[Path, bool]]:
+    """Give a directory below the environment that runs the tests, and whether it is still to be made from `lock`.
 
-    Made once per lock, below the directory of the environment that runs the tests; parallel test processes wait
-    for each other.
+    Made once per lock; parallel test processes wait for each other.
     """
-    lock = CHECKOUT / "requirements" / "scriptworker.txt"
-    environment = Path(sys.prefix) / "scriptworker"
-    python = environment / "bin" / "python"
-    stamp = environment / "lock"
-    with (Path(sys.prefix) / "scriptworker.guard").open("w") as guard:
+    directory = Path(sys.prefix) / name
+    stamp = directory / "lock"
+    with (Path(sys.prefix) / f"{name}.guard").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+        made = stamp.exists() and stamp.read_bytes() == lock.read_bytes()
+        yield directory, not made
+        stamp.write_bytes(lock.read_bytes())
+
+
+def _python_with(name: str) -> Path:
+    lock = CHECKOUT / "requirements" / f"{name}.txt"
+    with _made_once(name, lock) as (environment, missing):
+        python = environment / "bin" / "python"
+        if missing:
             install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             locked = ["--require-hashes", "--only-binary=:all:", "-r", str(lock)]
             subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
             subprocess.run([python, *install, *locked], check=True)
-            stamp.write_bytes(lock.read_bytes())
     return python
+
+
+@pytest.fixture(scope="session")
+def scriptworker_python() -> Path:
+    """Give an interpreter that can import the PyPI package `scriptworker`, in an environment of its own."""
+    return _python_with("scriptworker")
+
+
+@pytest.fixture(scope="session")
+def models_python() -> Path:
+    """Give an interpreter that can import in-toto's and sigstore's models, in an environment of its own."""
+    return _python_with("models")
+
+
+@pytest.fixture(scope="session")
+def sigstore_modules() -> Path:
+    """Give a directory whose node_modules has `@sigstore/verify`."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("needs node and npm: the packages nodejs and npm")
+    source = CHECKOUT / "tests" / "signing" / "node"
+    with _made_once("sigstore", source / "package-lock.json") as (directory, missing):
+        if missing:
+            directory.mkdir(exist_ok=True)
+            for file in ("package.json", "package-lock.json"):
+                shutil.copyfile(source / file, directory / file)
+            # Nothing that was downloaded is run to install it.
+            install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            subprocess.run(install, cwd=directory, check=True, timeout=240, stdout=subprocess.DEVNULL)
+    return directory

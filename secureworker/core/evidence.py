@@ -194,7 +194,11 @@ def read_bundle(content: bytes) -> Envelope:
     if bundle["mediaType"] != BUNDLE_TYPE:
         raise BadEvidence(f"its media type is not {BUNDLE_TYPE}")
     material, envelope = bundle["verificationMaterial"], bundle["dsseEnvelope"]
-    key = material.get("publicKey") if isinstance(material, dict) else None
+    if not isinstance(material, dict) or not set(material) <= {"publicKey", "tlogEntries"}:
+        raise BadEvidence("its verification material is not a public key alone")
+    if material.get("tlogEntries", []) != []:
+        raise BadEvidence("it has entries of transparency logs, which nothing here can vouch for")
+    key = material.get("publicKey")
     if not isinstance(key, dict) or set(key) != {"hint"} or not isinstance(key["hint"], str):
         raise BadEvidence("it does not name its key by a hint")
     if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:

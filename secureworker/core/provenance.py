@@ -236,7 +236,8 @@ def bundle(payload: bytes, signature: bytes, *, key_id: str, hint: str) -> bytes
     """
     document = {
         "mediaType": BUNDLE_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": hint}},
+        # The empty list says nothing to most readers; sigstore-python's models want it written.
+        "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
         "dsseEnvelope": {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": PAYLOAD_TYPE,

@@ -61,6 +61,8 @@ BAD_BUNDLES: dict[str, Change] = {
     "no material": lambda d: d.pop("verificationMaterial"),
     "material of another kind": lambda d: d.update(verificationMaterial=[]),
     "a certificate": lambda d: d.update(verificationMaterial={"certificate": {"rawBytes": "AAAA"}}),
+    "a certificate beside the key": lambda d: d["verificationMaterial"].update(certificate={"rawBytes": "AAAA"}),
+    "an entry of a log": lambda d: d["verificationMaterial"].update(tlogEntries=[{"logIndex": "1"}]),
     "a hint that is no text": lambda d: d["verificationMaterial"]["publicKey"].update(hint=1),
     "a key beside its hint": lambda d: d["verificationMaterial"]["publicKey"].update(rawBytes="AAAA"),
     "no envelope": lambda d: d.pop("dsseEnvelope"),

@@ -188,7 +188,7 @@ def test_a_bundle_has_one_signature_and_names_its_key_twice() -> None:
 
     assert document == {
         "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
-        "verificationMaterial": {"publicKey": {"hint": "hint"}},
+        "verificationMaterial": {"publicKey": {"hint": "hint"}, "tlogEntries": []},
         "dsseEnvelope": {
             "payload": base64.b64encode(b"payload").decode(),
             "payloadType": "application/vnd.in-toto+json",

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ["build", "lint", "locks", "runtime", "scriptworker", "tests", "tox"]
+LOCKS = ["build", "lint", "locks", "models", "runtime", "scriptworker", "tests", "tox"]
 
 
 @pytest.fixture(scope="module")
