@@ -1,5 +1,6 @@
 """The port `Doors`: puts a run's doors together, and serves them for as long as its script runs."""
 
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ from secureworker.proxy.tunnel import TunnelLimits
 UPSTREAM_LIMITS: Final = HttpLimits(stall_seconds=120.0, connections=256)
 """Of requests to Taskcluster. One that hangs for long holds one of its script's connections, and nobody else's."""
 DEFAULT_LIMITS: Final = TunnelLimits()
+_DESCRIPTORS: Final = 16_384
+"""For this process. A run may cost 512; a worker that has none left could not even renew its claims."""
 
 
 @final
@@ -77,6 +80,15 @@ async def open_doors(
         limits: of tunnels.
         resolve: how names are resolved; None: as this host does.
     """
+    _allow_descriptors()
     with system_resolver() as system:
         async with open_session(UPSTREAM_LIMITS) as session:
             yield ProxyDoors(session, resolve or system, limits)
+
+
+def _allow_descriptors() -> None:
+    """Raise this process's limit, which on many hosts is 1,024, as far as it may be. Scripts have their own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -4,19 +4,19 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from secureworker.proxy.account import Account
 from secureworker.proxy.answers import refusal
-from secureworker.proxy.requests import Bad
+from secureworker.proxy.requests import MAX_HEAD, Bad
 from secureworker.proxy.wire import Gone, TooSlow, Wire
 
 logger = logging.getLogger(__name__)
 
-MOST_CONNECTIONS: Final = 128
-"""At a time, at one listener. Each may cost a descriptor or two, and READ_BYTES of memory."""
+MOST_CONNECTIONS: Final = 64
+"""At a time, at one listener. A tunnel costs six descriptors (two sockets, two pipes), and two megabytes at most."""
 ANSWER_SECONDS: Final = 10.0
 """For an answer of our own to be taken."""
 _PAUSE_SECONDS = 0.1
@@ -60,10 +60,8 @@ async def serving(doors: tuple[Served, ...], account: Account) -> AsyncIterator[
 
 def _shut(listener: socket.socket) -> None:
     """Close a listener, also for those who hold another descriptor of it."""
-    try:
+    with suppress(OSError):
         listener.shutdown(socket.SHUT_RDWR)
-    except OSError as error:
-        logger.debug("a listener cannot be shut down: %s", error)
     listener.close()
 
 
@@ -93,10 +91,11 @@ async def _accept(door: Served, account: Account) -> None:
 def _turn_away(connection: socket.socket) -> None:
     with connection:
         connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
-        try:
+        with suppress(OSError):
             connection.send(_FULL)
-        except OSError as error:
-            logger.debug("nobody waits for the refusal: %s", error)
+            connection.shutdown(socket.SHUT_WR)
+            # What has come already and was not read would make of the end a reset, which overtakes the answer.
+            connection.recv(MAX_HEAD)
 
 
 async def _converse(door: Served, connection: socket.socket, account: Account) -> None:

@@ -129,7 +129,8 @@ class TaskclusterDoor:
             if begun or isinstance(error.__cause__, Gone):
                 # The answer is cut short: only an end of the connection can say so.
                 raise Gone from error
-            logger.warning("%s: %s cannot be passed on: %s", NAME, path, type(error).__name__)
+            # The task log says it once; a script could fill the worker's own by asking again and again.
+            logger.debug("%s: %s cannot be passed on: %s", NAME, path, type(error).__name__)
             late = isinstance(error, TimeoutError)
             raise self._refuse(
                 head, 504 if late else 502, "Taskcluster does not answer" if late else "Taskcluster cannot be reached"

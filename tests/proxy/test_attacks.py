@@ -178,6 +178,7 @@ async def test_10000_idle_connections_are_turned_away_and_the_worker_goes_on() -
 
     async with taskcluster() as (doors, service):
         async with asyncio.TaskGroup() as group:
+            # Beside what else there is to do.
             working = group.create_task(work())
             idle = [await _connected(doors.taskcluster) for _ in range(10_000)]
             async with asyncio.timeout(SECONDS):
@@ -251,7 +252,7 @@ async def test_a_hello_that_never_comes_is_waited_for_no_longer_than_ten_seconds
         doors = Doors(destinations=(internal("files.test", raw.port),))
         async with doors_open(doors, names={"files.test": "127.0.0.1"}) as opened:
             target = b"CONNECT files.test:%d HTTP/1.1\r\nHost: x\r\n\r\n" % raw.port
-            silent = [await _connected(opened.egress) for _ in range(100)]
+            silent = [await _connected(opened.egress) for _ in range(50)]
             for connection in silent:
                 connection.sendall(target)
             async with asyncio.timeout(SECONDS):

@@ -79,6 +79,21 @@ async def test_credentials_are_those_of_the_last_reclaim() -> None:
     assert ids == ["first", "first#1"]
 
 
+@pytest.mark.parametrize("name", ["a!$&'()*+,=:@~b", "a%20b%3F%23%5B%22", "a?x=%2F&y=a+b&z", "a?", "a?a?b/c"])
+async def test_what_is_signed_is_what_is_sent(name: str) -> None:
+    async with a_service() as service, doors_open(DOORS, service.root_url, run=RunWith("me", "k" * 44)) as doors:
+        assert status(await say(doors.taskcluster, ASK.replace(b"/y ", f"/{name} ".encode()))) == 200
+    ((method, target, headers, _),) = service.asked
+    assert target == f"/api/secrets/v1/secret/project/x/{name}".removesuffix("?")
+    mohawk.Receiver(
+        lambda _: {"id": "me", "key": "k" * 44, "algorithm": "sha256"},
+        headers["authorization"],
+        service.root_url + target,
+        method,
+        accept_untrusted_content=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("request_line", "expected"),
     [
