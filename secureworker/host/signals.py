@@ -14,14 +14,19 @@ def hold() -> None:
 
     A container platform may send it at any time, and loading the program takes a while.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*CAUGHT, signal.SIGHUP))
 
 
 @final
 class Signals:
-    """SIGUSR1: `drain`. SIGTERM and SIGINT: `stop`, and from the second one on `now`."""
+    """SIGUSR1: `drain`. SIGTERM and SIGINT: `stop`, and from the second one on `now`. SIGHUP: `reload`, for a daemon.
 
-    def __init__(self) -> None:
+    Args:
+        daemon: whether SIGHUP is caught. Where it is not, it means that the terminal is gone, and ends the process.
+    """
+
+    def __init__(self, *, daemon: bool = False) -> None:
+        self._caught = (*CAUGHT, signal.SIGHUP) if daemon else CAUGHT
         self._asked: asyncio.Queue[str] = asyncio.Queue()
         self._stops = 0
 
@@ -33,6 +38,9 @@ class Signals:
     def _drain(self) -> None:
         self._asked.put_nowait("drain")
 
+    def _reload(self) -> None:
+        self._asked.put_nowait("reload")
+
     def _stop(self) -> None:
         self._stops += 1
         self._asked.put_nowait("stop" if self._stops == 1 else "now")
@@ -41,13 +49,14 @@ class Signals:
     def caught(self) -> Iterator["Signals"]:
         """Catch the signals while this context is open, those too that were on hold."""
         loop = asyncio.get_running_loop()
-        for number in CAUGHT:
-            loop.add_signal_handler(number, self._drain if number == signal.SIGUSR1 else self._stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
+        actions = {signal.SIGUSR1: self._drain, signal.SIGHUP: self._reload}
+        for number in self._caught:
+            loop.add_signal_handler(number, actions.get(number, self._stop))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*CAUGHT, signal.SIGHUP))
         try:
             yield self
         finally:
-            for number in CAUGHT:
+            for number in self._caught:
                 loop.remove_signal_handler(number)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import final
 
 from secureworker.ports import Clock, Events
@@ -16,17 +17,33 @@ class Shutdown:
     `drain` (SIGUSR1, as often as a container platform likes): claim no more, let running tasks finish.
     `stop` (SIGTERM): the same, and running tasks end after the drain time.
     `now` (a second SIGTERM): running tasks end at once.
+    `reload` (SIGHUP): with another policy, claim no more and let running tasks finish; then the worker begins anew.
     """
 
-    def __init__(self, clock: Clock, drain_seconds: float) -> None:
+    def __init__(self, clock: Clock, drain_seconds: float, reload: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Begin, with nothing asked for.
+
+        Args:
+            clock: the time.
+            drain_seconds: how long running tasks may go on after a stop was asked for.
+            reload: reads the policy again; says whether there is another one to go on with. It does not raise.
+        """
         self._clock = clock
         self._drain_seconds = drain_seconds
+        self._reload = reload
+        self._reloaded = False
+        self._told_to_end = False
         self._no_more_claims = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._runs_end = asyncio.Event()
         self._at_once = asyncio.Event()
         self.reason = ""
         """Why no more tasks are claimed; empty while they are."""
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether this is no end but a pause: another policy is there, and nobody asked for more than that."""
+        return self._reloaded and not self._told_to_end
 
     @property
     def begun(self) -> bool:
@@ -76,6 +93,10 @@ class Shutdown:
     async def listen(self, events: Events) -> None:
         """Take what the operator asks for, until cancelled."""
         async for asked in events.shutdowns():
+            if asked == "reload":
+                await self._read_again()
+                continue
+            self._told_to_end = True
             match asked:
                 case "drain":
                     self.drain("the operator asked to drain")
@@ -83,6 +104,15 @@ class Shutdown:
                     self.stop("the operator asked to stop")
                 case _:
                     self.now("the operator asked to stop now")
+
+    async def _read_again(self) -> None:
+        """Read the policy again, unless the worker is on its way to an end already."""
+        if self._reload is None or self.begun:
+            logger.info("the policy is not read again now")
+            return
+        if await self._reload():
+            self._reloaded = True
+            self.drain("the policy has changed")
 
     async def let_drain_time_pass(self) -> None:
         """Once a stop is asked for, end the runs when the drain time has passed."""

@@ -37,5 +37,14 @@ async def test_signals_on_hold_are_delivered_once_they_can_be_taken() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGUSR1} == set()
 
 
+async def test_sighup_asks_a_daemon_to_reload_and_nobody_else() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with Signals().caught():
+        assert signal.getsignal(signal.SIGHUP) == before
+    with Signals(daemon=True).caught() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert await asked(signals, 1) == ["reload"]
+
+
 async def test_nobody_asks_for_nothing() -> None:
     assert [one async for one in Nobody().shutdowns()] == []

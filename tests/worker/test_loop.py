@@ -11,6 +11,7 @@ from secureworker.core.errors import AccessDenied, HostError, SandboxError, Serv
 from secureworker.core.outcome import Resolution
 from secureworker.testing import FakeRun, a_policy, a_script, run_virtual
 from secureworker.worker.loop import POLL_SECONDS, REFUSALS, Ended
+from secureworker.worker.shutdown import Shutdown
 from tests.worker.world import World
 
 TASK_IDS = [f"ddVaxIRdRAaAAr5ryHnO{letters}" for letters in ("RA", "RQ", "Rg", "Rw", "SA", "SQ")]
@@ -390,3 +391,44 @@ def test_a_queue_that_does_not_hold_its_empty_answers_back_is_not_asked_in_a_tig
 
     serve(asks("stop", 100), world=world_with_it)
     assert hasty.asked <= 100 / POLL_SECONDS + 1
+
+
+def test_another_policy_lets_running_tasks_finish_and_the_worker_begins_anew() -> None:
+    runs: list[FakeRun] = []
+    asked: list[str] = []
+
+    def a_world() -> World:
+        world = World()
+
+        async def reload() -> bool:
+            asked.append("again")
+            return len(asked) == 2
+
+        world.shutdown = Shutdown(world.clock, 10, reload)
+        return world
+
+    ended, world, _ = serve(creates(runs, 1), asks("reload", 5), asks("reload", 6), asks("reload", 7), world=a_world)
+    assert ended.reason == "the policy has changed"
+    assert asked == ["again", "again"]
+    assert [run.reports for run in runs] == [[Resolution.COMPLETED]]
+    assert world.shutdown.starts_anew
+
+
+def test_a_worker_that_is_told_to_end_does_not_begin_anew() -> None:
+    def a_world() -> World:
+        world = World()
+
+        async def reload() -> bool:
+            return True
+
+        world.shutdown = Shutdown(world.clock, 10, reload)
+        return world
+
+    _, world, _ = serve(asks("reload", 2), asks("drain", 2), world=a_world)
+    assert not world.shutdown.starts_anew
+
+
+def test_a_worker_that_cannot_read_its_policy_again_goes_on() -> None:
+    ended, world, _ = serve(asks("reload", 1), asks("drain", 3))
+    assert ended.reason == "the operator asked to drain"
+    assert not world.shutdown.starts_anew
