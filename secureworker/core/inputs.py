@@ -4,7 +4,7 @@ The form is scriptworker's, so that its scripts find what they expect: `[{taskId
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from secureworker.core.claim import Json
@@ -73,6 +73,21 @@ class Received:
     """Optional ones that could not be had, each with the reason."""
     size: int = 0
     """Bytes, decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the bytes of an artifact are: the one address that the Queue, or its Object service, points to."""
+
+    url: str = field(repr=False)
+    """Presigned: a secret until it expires. Never logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotThere:
+    """Why an artifact cannot be had, now and later."""
+
+    why: str
 
 
 def read_wanted(payload: Mapping[str, Json]) -> tuple[tuple[Wanted, ...], tuple[str, ...]]:
