@@ -1,6 +1,7 @@
 """The composition root: from settings and a policy to a worker at work. The only module that names concrete engines."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,19 +11,21 @@ from typing import Final
 
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
-from secureworker.core.claim import Credentials
 from secureworker.core.errors import PolicyError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.host.clock import SystemClock
 from secureworker.host.http import open_session
+from secureworker.host.lending import LentSecrets, check_sources, memory_directory, sweep_memory
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.ports import Events
 from secureworker.proxy.doors import open_doors
-from secureworker.queue.claiming import TaskclusterQueue, connect
+from secureworker.queue.claiming import TaskclusterQueue, open_calls
+from secureworker.queue.services import Services
+from secureworker.registration.source import Held, Source, Surroundings, begin
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
 from secureworker.sandbox.netns import NamespaceNetworks
 from secureworker.signing.keys import load_signing_key, read_public_key
@@ -30,6 +33,7 @@ from secureworker.signing.policies import MAX_BYTES, check_policy
 from secureworker.signing.signer import InProcessSigner
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
+from secureworker.worker.supervise import supervise
 from secureworker.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_DRAIN_SECONDS: Final = 60.0
 LOGS: Final = "logs"
 """Below the state directory: the logs of runs, until they are uploaded."""
+MEMORY: Final = "secrets"
+"""Below the state directory: a file system in memory, for the secrets of scripts while they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,8 @@ class Settings:
     """What an operator sets beside the policy."""
 
     identity: WorkerIdentity
-    credentials: Credentials
+    credentials: Source
+    """Where the worker's own credentials come from, now and later."""
     key: str
     """URI of the signing key."""
     state_dir: str
@@ -56,6 +63,8 @@ class Settings:
     """End after this many tasks."""
     out_of_reach: tuple[str, ...] = ()
     """Files that the self-test shows a script cannot get at, beside the key."""
+    credentials_directory: str | None = None
+    """Of systemd, where it has given us any."""
 
 
 def load_policy(path: str, root_url: str | None, policy_key: str | None = None) -> Policy:
@@ -94,14 +103,15 @@ async def serve(policy: Policy, settings: Settings, events: Events) -> Ended:
         HostError: something on this host is not as it must be; no task was claimed.
         ServiceError: the Queue cannot be reached; no task was claimed.
     """
-    async with _worker(policy, settings) as (tools, queue):
+    async with _worker(policy, settings) as (tools, queue, held):
         logger.info("claiming tasks of %s", policy.worker_pool)
         shutdown = Shutdown(tools.clock, settings.drain_seconds)
-        return await ClaimLoop(queue, tools, shutdown, tasks=settings.tasks).serve(events)
+        loop = ClaimLoop(queue, tools, shutdown, tasks=settings.tasks)
+        return await supervise(loop.serve(events), *held.keepers(shutdown))
 
 
 @asynccontextmanager
-async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools, TaskclusterQueue]]:
+async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools, TaskclusterQueue, Held]]:
     """Wire the ports, each after what it relies on has been checked."""
     clock = SystemClock()
     # 1. The key: nothing is worth starting without it.
@@ -116,7 +126,8 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         secrets = (settings.key.partition(":")[2].removeprefix("//"), *settings.out_of_reach)
         sandbox_settings = SandboxSettings(settings.state_dir, runtime=settings.runtime, secrets=secrets)
         sandbox = await stack.enter_async_context(open_sandbox(sandbox_settings))
-        workspaces = DirectoryWorkspaces(str(state / "workspaces"))
+        memory = await _prepare_secrets(policy, settings, stack)
+        workspaces = DirectoryWorkspaces(str(state / "workspaces"), memory=memory or "")
         await workspaces.sweep()
         await asyncio.to_thread(_sweep_logs, state)
         # 3. The sandbox holds, here and now.
@@ -124,11 +135,16 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         for line in passed:
             logger.debug("self-test: %s", line)
         logger.info("self-test: all %d probes of %s failed to get out", len(passed), sandbox.runtime)
-        # 4. The Queue is there.
-        queue = await stack.enter_async_context(
-            connect(policy.root_url, settings.identity, settings.credentials, clock)
+        # 4. The Queue is there, and our credentials can do our work, and nothing else.
+        calls = await stack.enter_async_context(open_calls(policy.root_url, clock))
+        services = Services(calls)
+        check = functools.partial(
+            services.check_privileges, identity=settings.identity, extra=policy.worker_scopes
         )
-        await queue.check()
+        held = await begin(
+            settings.credentials, Surroundings(settings.identity, policy.root_url, services, check, clock)
+        )
+        queue = TaskclusterQueue(settings.identity, held.own.current, calls)
         session = await stack.enter_async_context(open_session())
         doors = await stack.enter_async_context(open_doors())
         yield (
@@ -136,17 +152,37 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                 policy=policy,
                 identity=settings.identity,
                 clock=clock,
-                logs=FileTaskLogs(LogSettings(str(state / LOGS), policy.sha256, _masked(settings.credentials)), clock),
+                logs=FileTaskLogs(LogSettings(str(state / LOGS), policy.sha256), clock, held.own.masked),
                 workspaces=workspaces,
                 networks=NamespaceNetworks(),
                 doors=doors,
+                secrets=LentSecrets(memory, settings.credentials_directory, services.secret),
                 sandbox=sandbox,
                 outputs=SealedOutputs(clock),
                 signer=signer,
                 store=HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)),
             ),
             queue,
+            held,
         )
+
+
+async def _prepare_secrets(policy: Policy, settings: Settings, stack: AsyncExitStack) -> str | None:
+    """See that every secret of this host can be had, and make the place that they are lent in.
+
+    Returns:
+        the place; None where no script has a secret.
+
+    Raises:
+        HostError: a secret is missing, or others could have it; or there is no place in memory.
+    """
+    directory = f"{settings.state_dir}/{MEMORY}"
+    await asyncio.to_thread(sweep_memory, directory)
+    places = tuple(secret.place for script in policy.scripts for secret in script.secrets)
+    if not places:
+        return None
+    await asyncio.to_thread(check_sources, places, settings.credentials_directory)
+    return stack.enter_context(memory_directory(directory))
 
 
 def _make_directories(state: Path) -> None:
@@ -164,7 +200,3 @@ def _sweep_logs(state: Path) -> None:
     for log in (state / LOGS).iterdir():
         log.unlink()
 
-
-def _masked(credentials: Credentials) -> tuple[bytes, ...]:
-    secrets = (credentials.access_token, credentials.certificate)
-    return tuple(secret.reveal().encode() for secret in secrets if secret is not None)

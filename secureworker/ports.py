@@ -380,6 +380,9 @@ class OpenTaskLog(TaskLog, Protocol):
     def cap(self, output_bytes: int) -> None:
         """Keep at most this much of the script's output (`Limits.log_bytes`); the rest is dropped with a notice."""
 
+    def mask(self, secrets: tuple[SecretBytes, ...]) -> None:
+        """Keep these out of what the script writes from now on, in all the forms that they are printed in."""
+
     async def finish(self) -> Artifact:
         """Flush and close the log for writing; give it as the artifact `public/logs/live_backing.log`."""
 

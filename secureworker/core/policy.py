@@ -12,6 +12,7 @@ from secureworker.core.ids import ScriptName, Sha256, WorkerPool
 from secureworker.core.outcome import ExitCodes
 from secureworker.core.paths import Route
 from secureworker.core.plan import Limits, Mount, OutputRules, PinnedFile
+from secureworker.core.privileges import ExtraScope
 from secureworker.core.schemas import CompiledSchema
 from secureworker.core.secrets import SecretSource, parse_source
 from secureworker.core.templates import Template
@@ -190,5 +191,7 @@ class Policy:
     tasks: TaskConstraints
     scripts: tuple[ScriptRule, ...]
     trust: tuple[TrustedPool, ...] = ()
+    worker_scopes: tuple[ExtraScope, ...] = ()
+    """What the worker's own credentials must be able to do beside claiming; more they must not."""
     files: tuple[PinnedFile, ...] = ()
     """The schemas that the policy refers to: by path, with the digest of what was read."""

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeAlias, assert_never, final
 
@@ -21,6 +21,7 @@ from secureworker.core.secrets import (
     HostFile,
     SecretBytes,
     SecretFile,
+    SecretSource,
     SystemdCredential,
     TaskclusterSecret,
     parts,
@@ -65,6 +66,17 @@ def read_source(source: SystemdCredential | HostFile, credentials_directory: str
     )
 
 
+def check_sources(sources: Iterable[SecretSource], credentials_directory: str | None) -> None:
+    """See that all secrets of this host can be had; those of Taskcluster are the run's to fetch. Blocking.
+
+    Raises:
+        SettingsError: one cannot.
+    """
+    for source in sources:
+        if not isinstance(source, TaskclusterSecret):
+            read_source(source, credentials_directory)
+
+
 def _usable(secret: SecretBytes, source: str) -> SecretBytes:
     try:
         if not parts(secret):
@@ -72,6 +84,22 @@ def _usable(secret: SecretBytes, source: str) -> SecretBytes:
     except ValueError as error:
         raise SettingsError(f"the secret {source} cannot be used: {error}") from error
     return secret
+
+
+def sweep_memory(path: str) -> None:
+    """Take away what an earlier worker left mounted on `path`, whether this one lends anything or not. Blocking.
+
+    Raises:
+        HostError: it cannot be taken away.
+    """
+    try:
+        left = unmount_all(path)
+    except OSError as error:
+        raise HostError(
+            f"secrets that an earlier worker left in {path} cannot be taken away: {error.strerror}; unmount it"
+        ) from error
+    if left:
+        logger.warning("took away the secrets that an earlier worker left in memory")
 
 
 @contextmanager
@@ -83,10 +111,8 @@ def memory_directory(path: str) -> Iterator[str]:
     Raises:
         HostError: it cannot be mounted.
     """
+    sweep_memory(path)
     try:
-        left = unmount_all(path)
-        if left:
-            logger.warning("took away the secrets that an earlier worker left in memory")
         with suppress(FileExistsError):
             files.make_directory(path, mode=0o711)
         # 0711: the container's own ids have to pass on the way to the run's directory, and cannot list others'.
@@ -108,10 +134,13 @@ def memory_directory(path: str) -> Iterator[str]:
 class LentSecrets:
     """Lends what `plan.secrets` names, for as long as a script runs."""
 
-    def __init__(self, directory: str, credentials_directory: str | None, fetch: Fetch) -> None:
-        """Take the directory that `memory_directory` gave, and systemd's `$CREDENTIALS_DIRECTORY`."""
+    def __init__(self, directory: str | None, credentials_directory: str | None, fetch: Fetch) -> None:
+        """Take the directory that `memory_directory` gave, and systemd's `$CREDENTIALS_DIRECTORY`.
+
+        Without a directory nothing can be lent: for policies without secrets.
+        """
         self._directory = directory
-        self._device = os.stat(directory).st_dev
+        self._device = None if directory is None else os.stat(directory).st_dev
         self._credentials_directory = credentials_directory
         self._fetch = fetch
 
@@ -147,7 +176,7 @@ class LentSecrets:
 
     def _lay_out(self, place: str, uid: int, found: list[tuple[str, SecretBytes]]) -> None:
         try:
-            if os.stat(self._directory).st_dev != self._device:
+            if self._directory is None or os.stat(self._directory).st_dev != self._device:
                 raise HostError(
                     "the file system in memory that secrets are lent in is gone: somebody unmounted it; restart the "
                     "worker"

@@ -34,11 +34,18 @@ class Masker:
     """
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
+        self._secrets = secrets
         usable = [secret for secret in secrets if len(secret) >= MIN_SECRET_BYTES]
         all_forms = frozenset[bytes]().union(*map(forms, usable))
         # A form that holds a shorter one begins no later: longest first makes the first hit at a place the longest.
         self._forms = tuple(sorted(all_forms, key=lambda form: (-len(form), form)))
         self._held = b""
+
+    def joined_by(self, secrets: tuple[bytes, ...]) -> "Masker":
+        """Give a masker of more secrets that goes on where this one is: what is held back goes along."""
+        joined = Masker((*self._secrets, *secrets))
+        joined._held = self._held
+        return joined
 
     def feed(self, chunk: bytes) -> bytes:
         """Give what is certain after `chunk`."""

@@ -39,7 +39,7 @@ def unmount_all(path: str) -> int:
     for count in range(_MOST_LEFTOVERS):
         if libc.umount2(os.fsencode(path), _DETACH | _NOFOLLOW) < 0:
             code = ctypes.get_errno()
-            if code in (errno.EINVAL, errno.ENOENT):  # Nothing is mounted there; there is no such directory.
+            if code in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):  # Nothing is mounted there, or no such directory.
                 return count
             raise OSError(code, os.strerror(code), path)
     raise OSError(errno.EBUSY, "more file systems are mounted there than this program mounts", path)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from datetime import datetime
 from secureworker import __version__
 from secureworker.core.errors import HostError
 from secureworker.core.ids import ArtifactName, Sha256
+from secureworker.core.secrets import SecretBytes, parts
 from secureworker.host.masking import Masker
 from secureworker.host.sanitise import Sanitiser, sanitise_line
 from secureworker.host.threads import in_thread
@@ -43,9 +44,11 @@ class LogSettings:
 class FileTaskLogs:
     """Opens the logs of runs: the `TaskLogs` port."""
 
-    def __init__(self, settings: LogSettings, clock: Clock) -> None:
+    def __init__(self, settings: LogSettings, clock: Clock, own: Callable[[], tuple[bytes, ...]] = lambda: ()) -> None:
+        """Take the settings, the time, and what gives the worker's own credentials as they are at that moment."""
         self._settings = settings
         self._clock = clock
+        self._own = own
 
     @asynccontextmanager
     async def open(self, run: ClaimedRun) -> AsyncIterator["FileTaskLog"]:
@@ -57,7 +60,7 @@ class FileTaskLogs:
         claim = run.claim
         path = os.path.join(self._settings.directory, f"{claim.task_id}-{int(claim.run_id)}.log")
         secrets = [claim.credentials.access_token, claim.credentials.certificate]
-        masked = self._settings.secrets + tuple(secret.reveal().encode() for secret in secrets if secret)
+        masked = self._settings.secrets + self._own() + tuple(secret.reveal().encode() for secret in secrets if secret)
         log = FileTaskLog(path, self._clock, expires=claim.task.expires, masker=Masker(masked))
         try:
             for line in (
@@ -102,6 +105,12 @@ class FileTaskLog:
         """Keep at most this much of the script's output; the rest is dropped with a notice."""
         with self._lock:
             self._cap = output_bytes
+
+    def mask(self, secrets: tuple[SecretBytes, ...]) -> None:
+        """Keep these out of what the script writes from now on, whole and in `parts`."""
+        found = tuple(part for secret in secrets for part in parts(secret))
+        with self._lock:
+            self._masker = self._masker.joined_by(found)
 
     def note(self, text: str) -> None:
         """Write a line of the worker's own; further lines of `text` are set off, and cannot be taken for first ones."""

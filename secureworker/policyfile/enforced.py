@@ -20,7 +20,6 @@ def unenforceable(policy: Policy) -> tuple[str, ...]:
 def _of_script(rule: ScriptRule) -> tuple[str, ...]:
     at = f"scripts.{rule.name}"
     keys = (
-        (bool(rule.secrets), "secrets", "secrets are not handed to scripts yet"),
         (rule.upstream is not None, "upstream", "inputs of other tasks are not fetched yet"),
         (rule.unlimited, "limits", "the sandbox runs nothing without limits yet"),
     )

@@ -13,6 +13,7 @@ from secureworker.core.errors import HostError
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus
 from secureworker.core.plan import OutputRules, Plan
+from secureworker.core.secrets import SecretBytes
 from secureworker.ports import (
     Artifact,
     Network,
@@ -32,6 +33,7 @@ class FakeTaskLog:
     def __init__(self, failures: Failures) -> None:
         self.text = ""
         self.cap_bytes: int | None = None
+        self.masked: tuple[SecretBytes, ...] = ()
         self.finished = False
         self._failures = failures
 
@@ -45,11 +47,17 @@ class FakeTaskLog:
 
     def output(self, chunk: bytes) -> None:
         """Keep output of the script."""
+        for secret in self.masked:
+            chunk = chunk.replace(secret.reveal(), b"[masked]")
         self._write(chunk.decode(errors="backslashreplace"))
 
     def cap(self, output_bytes: int) -> None:
         """Take note of the limit; nothing here is long."""
         self.cap_bytes = output_bytes
+
+    def mask(self, secrets: tuple[SecretBytes, ...]) -> None:
+        """Keep these out of the output: only as they are, and only where they come in one piece."""
+        self.masked += secrets
 
     async def finish(self) -> Artifact:
         """Give the log as an artifact; what is written later is lost."""
@@ -76,6 +84,29 @@ class FakeTaskLogs:
         log = self.logs[str(run.claim)] = FakeTaskLog(self.failures)
         yield log
         self.failures.strike("close")
+
+
+class FakeSecrets:
+    """Lends `SECRET` for every secret of a plan; counts what is lent now."""
+
+    SECRET = SecretBytes(b"a-secret-that-is-lent")
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.lent = 0
+        self.lent_now = 0
+
+    @asynccontextmanager
+    async def lend(self, plan: Plan, run: Any, workspace: Workspace) -> AsyncIterator[tuple[SecretBytes, ...]]:
+        """Lend."""
+        self.failures.strike("lend")
+        values = (self.SECRET,) * len(plan.secrets)
+        self.lent += len(values)
+        self.lent_now += len(values)
+        try:
+            yield values
+        finally:
+            self.lent_now -= len(values)
 
 
 class FakeWorkspaces:

@@ -61,10 +61,15 @@ async def _work(
         progress.phase = Phase.CONFIRMING
         await run.confirm()  # nothing irreversible before this
 
-        progress.phase = Phase.RUNNING
-        progress.started = True
         try:
-            async with tools.networks.open(plan) as network, tools.doors.open(run, plan, network, log) as doors:
+            async with (
+                tools.secrets.lend(plan, run, workspace) as secrets,
+                tools.networks.open(plan) as network,
+                tools.doors.open(run, plan, network, log) as doors,
+            ):
+                log.mask(secrets)
+                progress.phase = Phase.RUNNING
+                progress.started = True
                 execution = await supervise(
                     tools.sandbox.run(plan, workspace, log, network),
                     watch_time(tools.clock, plan.limits.run_time),

@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
-from secureworker.ports import ArtifactStore, Clock, Doors, Networks, Outputs, Sandbox, Signer, TaskLogs, Workspaces
+from secureworker.ports import (
+    ArtifactStore,
+    Clock,
+    Doors,
+    Networks,
+    Outputs,
+    Sandbox,
+    Secrets,
+    Signer,
+    TaskLogs,
+    Workspaces,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +29,7 @@ class Tools:
     workspaces: Workspaces
     networks: Networks
     doors: Doors
+    secrets: Secrets
     sandbox: Sandbox
     outputs: Outputs
     signer: Signer

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from secureworker.core.secrets import SecretBytes
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.ports import Artifact, TaskLogs
 from secureworker.testing import SHA256, FakeClock, FakeRun, FakeTaskLogs, a_claim
@@ -60,3 +61,15 @@ async def test_a_log_can_be_left_unfinished(make: Make, tmp_path: Path) -> None:
         log.output(b"output")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@each
+async def test_what_is_masked_is_not_in_what_the_script_writes_from_then_on(make: Make, tmp_path: Path) -> None:
+    async with make(tmp_path).open(a_run()) as log:
+        log.mask((SecretBytes(b"canary-one"),))
+        log.mask((SecretBytes(b"canary-two"),))
+        log.output(b"one: canary-one, two: canary-two.\n")
+        artifact = await log.finish()
+        text = Path(artifact.path).read_text() if Path(artifact.path).exists() else getattr(log, "text", "")
+    assert "one: [masked], two: [masked]." in text
+    assert "canary" not in text

@@ -21,7 +21,7 @@ from secureworker.core.secrets import (
     SystemdCredential,
     TaskclusterSecret,
 )
-from secureworker.host.lending import LentSecrets, memory_directory, read_source
+from secureworker.host.lending import LentSecrets, check_sources, memory_directory, read_source
 from secureworker.host.mounts import unmount_all
 from secureworker.ports import ClaimedRun, Workspace
 from secureworker.testing import EPOCH, IDENTITY, FakeClock, a_claim, a_policy
@@ -249,3 +249,23 @@ def test_where_it_cannot_be_mounted_the_error_says_what_is_missing(tmp_path: Pat
         memory_directory(f"{tmp_path}/file/a"),
     ):
         raise AssertionError
+
+
+def test_all_secrets_of_the_host_are_looked_at_before_the_first_claim(tmp_path: Path) -> None:
+    good = HostFile(str(a_secret(tmp_path / "good")))
+    bad = HostFile(str(a_secret(tmp_path / "bad", mode=0o644)))
+    remote = TaskclusterSecret("project/a", None)
+    check_sources((good, remote), None)
+    with pytest.raises(SettingsError, match=r"others can read .*bad"):
+        check_sources((good, remote, bad), None)
+
+
+async def test_who_has_no_place_for_secrets_lends_none(tmp_path: Path) -> None:
+    _, plan, workspace = a_lending(str(tmp_path), SecretFile("a", HostFile(str(a_secret(tmp_path / "key")))))
+    lending = LentSecrets(None, None, Service().fetch)
+    async with lending.lend(replace(plan, secrets=()), a_run(), workspace) as lent:
+        assert lent == ()
+    with pytest.raises(HostError, match="is gone"):
+        async with lending.lend(plan, a_run(), workspace):
+            raise AssertionError
+    assert not Path(workspace.secrets).exists()

@@ -1,6 +1,7 @@
 """The public log of a run. Edge case 8."""
 
 import asyncio
+import base64
 import hashlib
 import re
 import subprocess
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from secureworker import __version__
+from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import HostError
+from secureworker.core.secrets import SecretBytes
 from secureworker.host.masking import Masker
+from secureworker.host.own_credentials import OwnCredentials
 from secureworker.host.tasklog import FileTaskLog, FileTaskLogs, LogSettings
 from secureworker.testing import EPOCH, IDENTITY, SHA256, TASK_ID, FakeClock, FakeRun, a_claim
 
@@ -234,3 +238,43 @@ async def test_a_full_disk_stops_the_script_but_not_the_workers_own_lines(tmp_pa
                 await log.finish()
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+async def test_the_secrets_of_a_run_are_masked_in_their_parts_and_across_writes(tmp_path: Path, run: FakeRun) -> None:
+    key = b"-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\n-----END KEY-----\n"
+    document = b'{"user": "releng-bot", "password": "pa/ss+word"}'
+    async with FileTaskLogs(LogSettings(str(tmp_path), SHA256), FakeClock()).open(run) as log:
+        log.mask((SecretBytes(key), SecretBytes(document)))
+        log.output(b"line: MIIEvQIBADA")
+        log.output(b"NBgkqhkiG, as base64: ")
+        log.output(base64.b64encode(b"MIIEvQIBADANBgkqhkiG") + b", in a URL: pa%2Fss%2Bword, ")
+        log.output(b'in JSON: {"p": "pa/ss+word"}, by releng-bot\n')
+        text = Path((await log.finish()).path).read_text()
+    assert "line: [masked], as base64: " in text
+    assert "in a URL: [masked], " in text
+    assert 'in JSON: {"p": "[masked]"}, by [masked]' in text
+    for leaked in ("MIIEvQ", "kqhkiG", "pa%2F", "pa/ss", "releng-bot"):
+        assert leaked not in text
+
+
+async def test_a_secret_that_is_half_written_when_others_become_known_is_masked(tmp_path: Path, run: FakeRun) -> None:
+    logs = FileTaskLogs(LogSettings(str(tmp_path), SHA256, secrets=(b"known-before",)), FakeClock())
+    async with logs.open(run) as log:
+        log.output(b"held back: known-bef")
+        log.mask((SecretBytes(b"canary-7"),))
+        log.output(b"ore known-before canary-7\n")
+        text = Path((await log.finish()).path).read_text()
+    assert "held back: [masked] [masked] [masked]\n" in text
+
+
+async def test_the_workers_own_credentials_are_masked_as_they_are_when_the_run_begins(
+    tmp_path: Path, run: FakeRun
+) -> None:
+    own = OwnCredentials(Credentials("w", Secret("first-token"), Secret("first-certificate")))
+    logs = FileTaskLogs(LogSettings(str(tmp_path), SHA256), FakeClock(), own.masked)
+    own.take(Credentials("w", Secret("second-token")))
+    async with logs.open(run) as log:
+        log.output(b"first-token first-certificate second-token\n")
+        text = Path((await log.finish()).path).read_text()
+    assert "[masked] [masked] [masked]\n" in text
+    assert "token" not in repr(own)

@@ -15,6 +15,7 @@ from secureworker.core.errors import (
     HostError,
     KeyUnusable,
     SandboxError,
+    SecureworkerError,
     ServiceError,
     Stop,
     StopReason,
@@ -31,7 +32,8 @@ from secureworker.core.outcome import (
     Resolution,
     Stopped,
 )
-from secureworker.testing import FakeRun, a_policy, a_script, an_artifact, run_virtual
+from secureworker.core.policy import SecretRule
+from secureworker.testing import FakeRun, FakeSecrets, a_policy, a_script, an_artifact, run_virtual
 from secureworker.worker.run import run_claim
 from tests.worker.world import World
 
@@ -527,3 +529,56 @@ def test_outputs_are_signed_in_the_order_of_their_names() -> None:
 
     _, world, _ = carry_out(arrange)
     assert [artifact.name for artifact in world.signer.signed[0].artifacts] == ["public/a", "public/b", "public/c"]
+
+
+SECRETIVE = a_script(secrets=(SecretRule("key", "credential:key"),))
+
+
+def test_a_secret_is_lent_while_the_script_runs_and_masked_in_its_log() -> None:
+    async def scenario() -> None:
+        world = World(policy=a_policy(SECRETIVE))
+        run = world.a_run()
+        lent_while_running: list[int] = []
+
+        def begin() -> None:
+            lent_while_running.append(world.secrets.lent_now)
+            world.logs.logs[str(run.claim)].output(b"told: " + FakeSecrets.SECRET.reveal())
+
+        world.sandbox.on_begin = begin
+        await run_claim(run, world.tools, world.shutdown)
+        assert (lent_while_running, world.secrets.lent_now) == ([1], 0)
+        assert run.resolved is Resolution.COMPLETED
+        assert "told: [masked]" in world.log(run)
+        assert FakeSecrets.SECRET.reveal().decode() not in world.log(run)
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(
+    ("problem", "resolution"),
+    [
+        (ServiceError("the secret cannot be had"), Resolution.RESOURCE_UNAVAILABLE),
+        (HostError("others can read the secret"), Resolution.INTERNAL_ERROR),
+    ],
+)
+def test_without_its_secrets_a_script_is_not_started(problem: SecureworkerError, resolution: Resolution) -> None:
+    async def scenario() -> None:
+        world = World(policy=a_policy(SECRETIVE))
+        world.secrets.failures.add("lend", problem)
+        run = world.a_run()
+        await run_claim(run, world.tools, world.shutdown)
+        assert run.resolved is resolution
+        assert world.sandbox.alive == []
+
+    run_virtual(scenario())
+
+
+def test_however_the_script_ends_its_secrets_are_taken_back() -> None:
+    async def scenario() -> None:
+        world = World(policy=a_policy(a_script(secrets=(SecretRule("key", "credential:key"),), repeatable=False)))
+        world.sandbox.seconds = 36_000
+        run = world.a_run()
+        await run_claim(run, world.tools, world.shutdown)
+        assert (world.secrets.lent, world.secrets.lent_now) == (1, 0)
+
+    run_virtual(scenario())

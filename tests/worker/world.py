@@ -11,6 +11,7 @@ from secureworker.testing.host import (
     FakeNetworks,
     FakeOutputs,
     FakeSandbox,
+    FakeSecrets,
     FakeSigner,
     FakeStore,
     FakeTaskLogs,
@@ -37,6 +38,7 @@ class World:
         self.workspaces = FakeWorkspaces(self.clock)
         self.networks = FakeNetworks()
         self.doors = FakeDoors()
+        self.secrets = FakeSecrets()
         self.queue = FakeQueue(self.clock)
         self.sandbox = FakeSandbox(self.clock)
         self.outputs = FakeOutputs(self.clock, (an_artifact("public/a.txt", b"a"), an_artifact("public/b.txt", b"b")))
@@ -55,6 +57,7 @@ class World:
             workspaces=self.workspaces,
             networks=self.networks,
             doors=self.doors,
+            secrets=self.secrets,
             sandbox=self.sandbox,
             outputs=self.outputs,
             signer=self.signer,
