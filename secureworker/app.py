@@ -138,12 +138,9 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         # 4. The Queue is there, and our credentials can do our work, and nothing else.
         calls = await stack.enter_async_context(open_calls(policy.root_url, clock))
         services = Services(calls)
-        check = functools.partial(
-            services.check_privileges, identity=settings.identity, extra=policy.worker_scopes
-        )
-        held = await begin(
-            settings.credentials, Surroundings(settings.identity, policy.root_url, services, check, clock)
-        )
+        check = functools.partial(services.check_privileges, identity=settings.identity, extra=policy.worker_scopes)
+        around = Surroundings(settings.identity, policy.root_url, services, check, clock)
+        held = await begin(settings.credentials, around)
         queue = TaskclusterQueue(settings.identity, held.own.current, calls)
         session = await stack.enter_async_context(open_session())
         doors = await stack.enter_async_context(open_doors())

@@ -95,12 +95,16 @@ class FakeSecrets:
         self.failures = Failures()
         self.lent = 0
         self.lent_now = 0
+        self.to: list[tuple[str, str]] = []
+        """Which run was lent any, and where they lay."""
 
     @asynccontextmanager
     async def lend(self, plan: Plan, run: Any, workspace: Workspace) -> AsyncIterator[tuple[SecretBytes, ...]]:
         """Lend."""
         self.failures.strike("lend")
         values = (self.SECRET,) * len(plan.secrets)
+        if values:
+            self.to.append((str(run.claim), workspace.secrets))
         self.lent += len(values)
         self.lent_now += len(values)
         try:

@@ -58,5 +58,7 @@ def test_a_policy_for_another_taskcluster_is_a_wrong_setting(tmp_path: Path) -> 
 
 def test_a_rule_that_nothing_enforces_is_not_ignored(tmp_path: Path) -> None:
     path = write(tmp_path, with_rule("limits: none"))
-    with pytest.raises(PolicyError, match=r"scripts\.sign\.limits: the sandbox runs nothing without limits yet; remove"):
+    with pytest.raises(
+        PolicyError, match=r"scripts\.sign\.limits: the sandbox runs nothing without limits yet; remove"
+    ):
         load_policy(path, None)
