@@ -3,9 +3,12 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +118,26 @@ async def test_the_listeners_are_on_the_loopback_of_the_namespace_and_gone_with_
     for descriptor in held:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+UNPRIVILEGED = """
+import ctypes, os, socket
+# As a worker that is not root on its host, but root of a user namespace of its own.
+if ctypes.CDLL(None, use_errno=True).unshare(0x10000000) < 0:
+    raise SystemExit("no user namespaces")
+from secureworker.core.doors import Door
+from secureworker.sandbox.netns import network_namespace
+with network_namespace(tuple(Door)) as network:
+    print([socket.socket(fileno=os.dup(there)).getsockname() for _, there in network.listeners])
+"""
+
+
+@pytest.mark.sandbox
+def test_root_of_a_user_namespace_may_open_them_too(checkout: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", UNPRIVILEGED], capture_output=True, text=True, check=False, timeout=60, cwd=checkout
+    )
+    assert answer.stdout == "[('127.0.0.1', 80), ('127.0.0.1', 3128)]\n", answer.stderr
 
 
 def kernel_setns(namespace: int) -> None:
