@@ -3,15 +3,18 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from secureworker import __version__
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
-from secureworker.core.errors import PolicyError, SettingsError
+from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
+from secureworker.core.errors import PolicyError, SecureworkerError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.host.clock import SystemClock
@@ -21,16 +24,18 @@ from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
-from secureworker.ports import Events
+from secureworker.ports import AuditLog, Events
 from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, open_calls
 from secureworker.queue.services import Services
 from secureworker.registration.source import Held, Source, Surroundings, begin
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
 from secureworker.sandbox.netns import NamespaceNetworks
-from secureworker.signing.keys import load_signing_key, read_public_key
+from secureworker.signing.client import SignerClient, child_settings, child_signer, connected_signer
+from secureworker.signing.keys import read_public_key
+from secureworker.signing.keyuris import files_of
 from secureworker.signing.policies import MAX_BYTES, check_policy
-from secureworker.signing.signer import InProcessSigner
+from secureworker.worker.audited import AuditedQueue, AuditedSandbox, AuditedStore, conclude, policy_record
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import supervise
@@ -39,6 +44,8 @@ from secureworker.worker.tools import Tools
 logger = logging.getLogger(__name__)
 
 DEFAULT_DRAIN_SECONDS: Final = 60.0
+AUDIT_LOG: Final = "audit"
+"""Below the state directory: the audit log, which is the signer's."""
 LOGS: Final = "logs"
 """Below the state directory: the logs of runs, until they are uploaded."""
 MEMORY: Final = "secrets"
@@ -52,8 +59,8 @@ class Settings:
     identity: WorkerIdentity
     credentials: Source
     """Where the worker's own credentials come from, now and later."""
-    key: str
-    """URI of the signing key."""
+    key: str | None
+    """URI of the signing key, for a signer of our own; None where `signer` names one that has it."""
     state_dir: str
     """The worker's own directory; made where it is missing."""
     runtime: str | None = None
@@ -65,6 +72,13 @@ class Settings:
     """Files that the self-test shows a script cannot get at, beside the key."""
     credentials_directory: str | None = None
     """Of systemd, where it has given us any."""
+    signer: str | None = None
+    """`unix:/path`: where a signer listens that somebody else has started."""
+    signer_user: str | None = None
+    """Whom a signer of our own becomes, where we are root; None: an id that is nobody's."""
+    audit_log: str | None = None
+    """The directory of the audit log of a signer of our own; None: below the state directory."""
+    log_format: str = "human"
 
 
 def load_policy(path: str, root_url: str | None, policy_key: str | None = None) -> Policy:
@@ -96,36 +110,91 @@ def load_policy(path: str, root_url: str | None, policy_key: str | None = None) 
     return policy
 
 
-async def serve(policy: Policy, settings: Settings, events: Events) -> Ended:
+@dataclass(slots=True)
+class Reloading:
+    """The policy in force, and how it is read again (SIGHUP)."""
+
+    policy: Policy
+    load: Callable[[], Policy]
+
+    async def again(self) -> bool:
+        """Read the policy again; say whether it is another one, for the same pool. What is wrong is logged."""
+        try:
+            found = await asyncio.to_thread(self.load)
+        except SecureworkerError as error:
+            logger.error("the policy cannot be used, so the old one stays: %s", error)  # noqa: TRY400 - says it all
+            return False
+        if (found.root_url, found.worker_pool) != (self.policy.root_url, self.policy.worker_pool):
+            logger.error(
+                "the policy is for %s at %s now, so the old one stays; start another worker for that",
+                found.worker_pool,
+                found.root_url,
+            )
+            return False
+        if (found.sha256, found.files) == (self.policy.sha256, self.policy.files):
+            logger.info("the policy is as it was")
+            return False
+        self.policy = found
+        return True
+
+
+async def serve(policy: Policy, settings: Settings, events: Events, load: Callable[[], Policy] | None = None) -> Ended:
     """Work until told to end. Everything is checked before the first claim, and nothing is left behind.
+
+    Args:
+        policy: what this worker may do.
+        settings: what the operator says beside it.
+        events: what the operator asks for while it works.
+        load: reads the policy again. With another one the worker begins anew between tasks: every check is made again.
 
     Raises:
         HostError: something on this host is not as it must be; no task was claimed.
         ServiceError: the Queue cannot be reached; no task was claimed.
     """
+    reloading = None if load is None else Reloading(policy, load)
+    claimed = 0
+    while True:
+        left = None if settings.tasks is None else settings.tasks - claimed
+        ended, anew = await _serve_once(policy, replace(settings, tasks=left), events, reloading)
+        claimed += ended.claimed
+        if reloading is None or not anew or ended.fault is not None or left == ended.claimed:
+            return replace(ended, claimed=claimed)
+        policy = reloading.policy
+
+
+async def _serve_once(
+    policy: Policy, settings: Settings, events: Events, reloading: Reloading | None
+) -> tuple[Ended, bool]:
+    """Work with one policy; say too whether to begin anew with another."""
     async with _worker(policy, settings) as (tools, queue, held):
         logger.info("claiming tasks of %s", policy.worker_pool)
-        shutdown = Shutdown(tools.clock, settings.drain_seconds)
+        shutdown = Shutdown(tools.clock, settings.drain_seconds, None if reloading is None else reloading.again)
         loop = ClaimLoop(queue, tools, shutdown, tasks=settings.tasks)
-        return await supervise(loop.serve(events), *held.keepers(shutdown))
+        ended = await supervise(loop.serve(events), *held.keepers(shutdown))
+        details: tuple[tuple[str, Detail], ...] = (("reason", text(ended.reason)), ("tasks", ended.claimed))
+        ending = Ending.OK if ended.fault is None else Ending.FAILED
+        await conclude(tools.audit, AuditRecord(Event.WORKER_STOP, ending, details=details))
+        return ended, shutdown.starts_anew
 
 
 @asynccontextmanager
-async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools, TaskclusterQueue, Held]]:
+async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools, AuditedQueue, Held]]:
     """Wire the ports, each after what it relies on has been checked."""
     clock = SystemClock()
-    # 1. The key: nothing is worth starting without it.
-    signer = InProcessSigner(load_signing_key(settings.key), settings.identity, policy.sha256, root_url=policy.root_url)
-    logger.info("policy sha256 %s for %s at %s", policy.sha256, policy.worker_pool, policy.root_url)
-    logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
     async with AsyncExitStack() as stack:
-        # 2. Our directory, and the lock of it, which the sandbox takes. It sweeps what an earlier worker left of
+        # 1. Our directory, and the lock of it, which the sandbox takes. It sweeps what an earlier worker left of
         #    processes, and only then may their files go.
         state = Path(settings.state_dir)
         await asyncio.to_thread(_make_directories, state)
-        secrets = (settings.key.partition(":")[2].removeprefix("//"), *settings.out_of_reach)
+        secrets = (*_key_files(settings), *settings.out_of_reach)
         sandbox_settings = SandboxSettings(settings.state_dir, runtime=settings.runtime, secrets=secrets)
-        sandbox = await stack.enter_async_context(open_sandbox(sandbox_settings))
+        oci = await stack.enter_async_context(open_sandbox(sandbox_settings))
+        # 2. The signer, and with it the log of everything that follows. It holds the key; we never do.
+        signer = await stack.enter_async_context(_signer(policy, settings))
+        logger.info("policy sha256 %s for %s at %s", policy.sha256, policy.worker_pool, policy.root_url)
+        logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
+        await _say_who_we_are(signer, policy)
+        sandbox = AuditedSandbox(oci, signer)
         memory = await _prepare_secrets(policy, settings, stack)
         workspaces = DirectoryWorkspaces(str(state / "workspaces"), memory=memory or "")
         await workspaces.sweep()
@@ -134,7 +203,7 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         passed = await sandbox.self_test()
         for line in passed:
             logger.debug("self-test: %s", line)
-        logger.info("self-test: all %d probes of %s failed to get out", len(passed), sandbox.runtime)
+        logger.info("self-test: all %d probes of %s failed to get out", len(passed), oci.runtime)
         # 4. The Queue is there, and our credentials can do our work, and nothing else.
         calls = await stack.enter_async_context(open_calls(policy.root_url, clock))
         services = Services(calls)
@@ -157,11 +226,44 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                 sandbox=sandbox,
                 outputs=SealedOutputs(clock),
                 signer=signer,
-                store=HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)),
+                store=AuditedStore(
+                    HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)), signer
+                ),
+                audit=signer,
             ),
-            queue,
+            AuditedQueue(queue, signer),
             held,
         )
+
+
+def _signer(policy: Policy, settings: Settings) -> AbstractAsyncContextManager[SignerClient]:
+    """Give the signer that was chosen: one that runs already, or a child of ours."""
+    if settings.signer is not None:
+        scheme, _, path = settings.signer.partition(":")
+        if scheme != "unix" or not path.startswith("/"):
+            raise SettingsError(f"the signer is set to {settings.signer!r}; unix:/path/to/socket is expected")
+        return connected_signer(path, settings.identity)
+    assert settings.key is not None
+    audit_log = settings.audit_log or str(Path(settings.state_dir) / AUDIT_LOG)
+    its = child_settings(
+        settings.identity,
+        settings.key,
+        audit_log,
+        root_url=policy.root_url,
+        user=settings.signer_user,
+    )
+    return child_signer(its, settings.identity, log_format=settings.log_format)
+
+
+async def _say_who_we_are(audit: AuditLog, policy: Policy) -> None:
+    who: tuple[tuple[str, Detail], ...] = (("pid", os.getpid()), ("version", __version__))
+    await audit.append(AuditRecord(Event.WORKER_START, details=who))
+    await audit.append(policy_record(policy))
+
+
+def _key_files(settings: Settings) -> tuple[str, ...]:
+    """Say which files hold the key, as far as that is ours to know."""
+    return () if settings.key is None else files_of(settings.key)
 
 
 async def _prepare_secrets(policy: Policy, settings: Settings, stack: AsyncExitStack) -> str | None:
@@ -196,4 +298,3 @@ def _make_directories(state: Path) -> None:
 def _sweep_logs(state: Path) -> None:
     for log in (state / LOGS).iterdir():
         log.unlink()
-

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from secureworker.core.audit import AuditRecord
 from secureworker.core.claim import Claim, Credentials
 from secureworker.core.doors import Door, Traffic
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
@@ -364,6 +365,25 @@ class Signer(Protocol):
             KeyUnusable: there is no usable key; nothing was signed.
             HostError: the statement is not of this worker, or differs from one already signed for the run.
             BadPayload: the task's definition cannot be written as a statement (nested too deep).
+        """
+
+
+class AuditLog(Protocol):
+    """Where it is written down for good what was decided and done. What cannot be written down may not happen."""
+
+    async def append(self, record: AuditRecord) -> None:
+        """Return when the record is on disk, and signed for.
+
+        Raises:
+            AuditError: it is not. The worker claims nothing more.
+            HostError: the signer, whose log it is, is gone.
+        """
+
+    async def check(self) -> None:
+        """Find out whether records could be written now; to be asked before every claim.
+
+        Raises:
+            AuditError, HostError: as `append`.
         """
 
 

@@ -10,7 +10,6 @@ import logging
 import os
 import pwd
 import socket
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
@@ -250,23 +249,6 @@ def _user(user: str | int) -> tuple[int, int]:
     except KeyError:
         raise SettingsError(f"there is no user {user!r} for the signer; make it, or name another") from None
     return entry.pw_uid, entry.pw_gid
-
-
-def child_settings(
-    worker: WorkerIdentity, key: str, audit_log: str, *, policy: Sha256, root_url: str, user: str | None
-) -> Mapping[str, Any]:
-    """Give the settings with which a worker starts a signer of its own."""
-    settings: dict[str, Any] = {
-        "version": 1,
-        "worker-pool": str(worker.pool),
-        "worker-group": worker.worker_group,
-        "worker-id": worker.worker_id,
-        "root-url": root_url,
-        "policies": [policy],
-        "key": key,
-        "audit-log": audit_log,
-    }
-    return settings if user is None else {**settings, "user": user}
 
 
 def open_channel(descriptor: int) -> socket.socket:

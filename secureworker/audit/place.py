@@ -8,6 +8,7 @@ from typing import Final
 
 from secureworker.audit import shards
 from secureworker.core.errors import AuditError
+from secureworker.host.userns import owner
 
 _LOCK_POLL_SECONDS: Final = 0.02
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
@@ -63,7 +64,7 @@ def check_place(place: int, directory: str) -> None:
         AuditError: others can.
     """
     status = os.fstat(place)
-    if status.st_uid not in {0, os.geteuid()} or status.st_mode & _OTHERS_WRITE:
+    if owner(status, place) not in {0, os.geteuid()} or status.st_mode & _OTHERS_WRITE:
         raise AuditError(
             f"the audit log's directory {directory} can be written by others; make it the signer's own, mode 0750"
         )

@@ -117,9 +117,7 @@ def show(*, directory: str, task: str | None, events: tuple[str, ...], as_json: 
 @_as_json
 @click.option("-n", "--lines", type=click.IntRange(0), default=10, show_default=True, metavar="N", help="How many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those that come.")
-def tail(
-    *, directory: str, task: str | None, events: tuple[str, ...], as_json: bool, lines: int, follow: bool
-) -> None:
+def tail(*, directory: str, task: str | None, events: tuple[str, ...], as_json: bool, lines: int, follow: bool) -> None:
     """Print the newest records. Nothing is verified by it."""
     from collections import deque
 

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from secureworker.core.claim import Credentials
+    from secureworker.core.policy import Policy
 
 EXIT_FAULT = 1
 """The host or a service is not as it must be."""
@@ -32,6 +33,8 @@ Signals:
   SIGUSR1            claim no more, finish what runs, end; may be repeated
   SIGTERM, SIGINT    the same, and stop what still runs after --drain-seconds
   a second SIGTERM   stop what runs now
+  SIGHUP             read the policy again: with another one that is valid, and for the same pool, finish what runs,
+                     check everything anew, and go on with it; else report what is wrong, and keep the old one
 
 \b
 Exit codes:
@@ -59,10 +62,27 @@ Examples:
 @click.option("--worker-id", required=True, envvar="SECUREWORKER_WORKER_ID", metavar="ID", help="Which one it is.")
 @click.option(
     "--key",
-    required=True,
     envvar="SECUREWORKER_KEY",
     metavar="URI",
-    help="The signing key: file:/path, a file with mode 0400 of this user. `secureworker keys new` makes one.",
+    help="The signing key: file:/path (mode 0400; `secureworker keys new` makes one), credential:NAME or pkcs11:...",
+)
+@click.option(
+    "--signer",
+    envvar="SECUREWORKER_SIGNER",
+    metavar="unix:PATH",
+    help="A signer that runs already; instead of --key, which starts one of our own.",
+)
+@click.option(
+    "--signer-user",
+    envvar="SECUREWORKER_SIGNER_USER",
+    metavar="USER",
+    help="Whom a signer of our own becomes, where we are root; by default an id that is nobody's.",
+)
+@click.option(
+    "--audit-log",
+    envvar="SECUREWORKER_AUDIT_LOG",
+    metavar="DIR",
+    help="Where a signer of our own keeps the audit log; by default in `audit` in the state directory.",
 )
 @click.option(
     "--root-url",
@@ -167,7 +187,13 @@ def _serve(options: Mapping[str, Any], credentials: "Credentials") -> int:
     from secureworker.core.ids import WorkerIdentity
     from secureworker.host.signals import Signals
 
-    policy = load_policy(options["policy"], options["root_url"], options["policy_key"])
+    if (options["key"] is None) == (options["signer"] is None):
+        raise click.UsageError("Missing option '--key', or '--signer' with one that has the key; not both.")
+
+    def load() -> "Policy":
+        return load_policy(options["policy"], options["root_url"], options["policy_key"])
+
+    policy = load()
     try:
         identity = WorkerIdentity(policy.worker_pool, options["worker_group"], options["worker_id"])
     except ValueError as error:
@@ -183,11 +209,15 @@ def _serve(options: Mapping[str, Any], credentials: "Credentials") -> int:
         drain_seconds=options["drain_seconds"],
         tasks=1 if options["once"] else options["tasks"],
         out_of_reach=tuple(str(Path(file).absolute()) for file in files if file),
+        signer=options["signer"],
+        signer_user=options["signer_user"],
+        audit_log=None if options["audit_log"] is None else str(Path(options["audit_log"]).absolute()),
+        log_format=options["log_format"],
     )
 
     async def work() -> int:
-        with Signals().caught() as signals:
-            ended = await serve(policy, settings, signals)
+        with Signals(daemon=True).caught() as signals:
+            ended = await serve(policy, settings, signals, load)
         logger = logging.getLogger(__name__)
         if ended.fault is not None:
             logger.error("ended: %s: %s", ended.reason, ended.fault)

@@ -137,6 +137,22 @@ def _error(told: Mapping[str, Any]) -> Exception:
             return HostError("; ".join(reasons))
 
 
+def child_settings(
+    worker: WorkerIdentity, key: str, audit_log: str, *, root_url: str, user: str | None
+) -> Mapping[str, Any]:
+    """Give the settings with which a worker starts a signer of its own."""
+    settings: dict[str, Any] = {
+        "version": 1,
+        "worker-pool": str(worker.pool),
+        "worker-group": worker.worker_group,
+        "worker-id": worker.worker_id,
+        "root-url": root_url,
+        "key": key,
+        "audit-log": audit_log,
+    }
+    return settings if user is None else {**settings, "user": user}
+
+
 @asynccontextmanager
 async def connected_signer(path: str, worker: WorkerIdentity) -> AsyncIterator[SignerClient]:
     """Use the signer that listens at `path`, a unit of its own.

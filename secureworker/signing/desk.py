@@ -70,7 +70,7 @@ class Bounds:
 
     worker: WorkerIdentity
     policies: frozenset[Sha256] | None = None
-    """None: whichever policy the worker has. It is in the statement, and in the log."""
+    """None: those that the worker has had written down in the audit log as loaded, in this signer's life."""
     root_url: str | None = None
     """None: whichever deployment the worker is of."""
 
@@ -84,6 +84,12 @@ class Desk:
         self._ledger = ledger
         self._signed = SignedRuns() if signed is None else signed
         self._lock = threading.Lock()
+        self._loaded: set[Sha256] = set()
+
+    def policy_loaded(self, sha256: Sha256) -> None:
+        """Learn that the log says of a policy that the worker works by it."""
+        with self._lock:
+            self._loaded.add(sha256)
 
     @property
     def public_key(self) -> PublicKey:
@@ -144,9 +150,10 @@ class Desk:
         # 3.
         if bounds.root_url is not None and statement.root_url != bounds.root_url:
             return f"the signer for {bounds.root_url} refuses a statement for {statement.root_url}"
-        if bounds.policies is not None and statement.policy_sha256 not in bounds.policies:
+        policies = self._loaded if bounds.policies is None else bounds.policies
+        if statement.policy_sha256 not in policies:
             return (
-                f"the signer was started for the policy {', '.join(sorted(bounds.policies))}, the statement says "
+                f"the signer signs under the policy {', '.join(sorted(policies)) or '(none yet)'}, the statement says "
                 f"{statement.policy_sha256}; restart the worker"
             )
         return ""

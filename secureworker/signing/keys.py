@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from secureworker.core.errors import KeyUnusable
+from secureworker.host.userns import owner
 
 KEY_BYTES = 32
 _MAX_FILE_BYTES = 16 * 1024
@@ -154,8 +155,9 @@ def read_secret(path: str, what: str = "the key", *, by_list: bool = False) -> b
         owners, forbidden = {0, os.geteuid()}, (_OTHERS & ~stat.S_IRGRP) | stat.S_IXUSR
     try:
         # 1. The directory belongs to this user or root, and nobody else can put another file in the key's place.
-        directory = Path(path).parent.stat()
-        if directory.st_uid not in {0, os.geteuid()} or directory.st_mode & _OTHERS_WRITE:
+        place = str(Path(path).parent)
+        directory = os.stat(place)
+        if owner(directory, place) not in {0, os.geteuid()} or directory.st_mode & _OTHERS_WRITE:
             raise KeyUnusable(
                 f"the directory of {what} {path} can be written by others; keep it in one with mode 0700 and own uid"
             )
@@ -169,7 +171,7 @@ def read_secret(path: str, what: str = "the key", *, by_list: bool = False) -> b
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise KeyUnusable(f"{what} {path} is no regular file with one link")
         # 4. It belongs to this user, and is closed to all others.
-        if status.st_uid not in owners:
+        if owner(status, descriptor) not in owners:
             raise KeyUnusable(f"{what} {path} belongs to uid {status.st_uid}; chown it to {os.geteuid()}")
         if status.st_mode & forbidden:
             raise KeyUnusable(f"{what} {path} has mode {stat.S_IMODE(status.st_mode):04o}; chmod it to 0400")

@@ -56,3 +56,20 @@ def _credential(uri: str, environ: Mapping[str, str]) -> str:
     if not name or name in {".", ".."} or "/" in name:
         raise KeyUnusable(f"{name[:40]!r} is no name of a credential: letters, digits, '.', '-' and '_' are expected")
     return str(Path(directory) / name)
+
+
+def files_of(uri: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Give the paths of the files that hold a key: what no script may reach.
+
+    Raises:
+        KeyUnusable: the URI is none.
+    """
+    match scheme_of(uri):
+        case "file":
+            return (uri.removeprefix("file:").removeprefix("//"),)
+        case "credential":
+            return (_credential(uri, environ),)
+        case _:
+            from secureworker.signing.pkcs11 import parse_uri  # noqa: PLC0415 - an extra
+
+            return (parse_uri(uri).pin_file,)

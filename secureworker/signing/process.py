@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Final, Protocol, TypeAlias
 
 from secureworker import __version__
-from secureworker.core.audit import SIGNERS_OWN, AuditRecord, BadRecord, parse_record
+from secureworker.core.audit import SIGNERS_OWN, AuditRecord, BadRecord, Ending, Event, parse_record
 from secureworker.core.checkpoint import InclusionProof, write_proof
 from secureworker.core.errors import AuditError, BadPayload, HostError, KeyUnusable, SecureworkerError
 from secureworker.core.ids import ArtifactName
@@ -92,10 +92,11 @@ def requests(key: Key, bounds: Bounds, trail: Trail, signed: SignedRuns) -> Mapp
         return {"files": [[file.name, base64.b64encode(file.content).decode(), file.content_type] for file in files]}
 
     def record(record: Any) -> Answer:
-        parsed = parse_record(record)
-        if parsed.event in SIGNERS_OWN:
-            raise BadFrame(f"a record of {parsed.event.value} is the signer's own to write")
-        return {"index": trail.write(parsed, "worker").index}
+        parsed = _workers_own(record)
+        index = trail.write(parsed, "worker").index
+        if parsed.event is Event.POLICY_LOAD and parsed.ending is Ending.OK:
+            desk.policy_loaded(dict(parsed.digests)["policy"])
+        return {"index": index}
 
     def check() -> Answer:
         trail.check()
@@ -107,6 +108,16 @@ def requests(key: Key, bounds: Bounds, trail: Trail, signed: SignedRuns) -> Mapp
         "record": Request(record, frozenset({"record"})),
         "check": Request(check, frozenset()),
     }
+
+
+def _workers_own(document: Any) -> AuditRecord:
+    """Read a record that a worker wants written down; raise BadFrame where it is not a worker's to say."""
+    parsed = parse_record(document)
+    if parsed.event in SIGNERS_OWN:
+        raise BadFrame(f"a record of {parsed.event.value} is the signer's own to write")
+    if parsed.event is Event.POLICY_LOAD and "policy" not in dict(parsed.digests):
+        raise BadFrame("a policy that is loaded has a digest")
+    return parsed
 
 
 _ERRORS: Final = ((AuditError, "audit"), (KeyUnusable, "key"), (BadPayload, "payload"), (HostError, "host"))

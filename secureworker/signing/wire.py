@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from secureworker.core.claim import Claim, Credentials, Secret, parse_definition, parse_time
+from secureworker.core.doors import Traffic
 from secureworker.core.ids import ArtifactName, RunId, ScriptName, Sha256, TaskId, WorkerIdentity, WorkerPool
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus, KilledBySignal, Usage
 from secureworker.ports import Artifact, Statement, VerifiedInput
@@ -190,12 +191,15 @@ def _execution_as_json(execution: Execution) -> dict[str, Any]:
         "runtime": execution.runtime,
         "templateSha256": execution.template_sha256,
         "bundleSha256": execution.bundle_sha256,
+        "traffic": [
+            [one.destination, one.connections, one.sent_bytes, one.received_bytes] for one in execution.traffic
+        ],
     }
 
 
 def _parse_execution(message: Mapping[str, Any]) -> Execution:
-    keys = ("status", "started", "finished", "usage", "runtime", "templateSha256", "bundleSha256")
-    status, started, finished, usage, runtime, template, bundle = exactly(message, *keys)
+    keys = ("status", "started", "finished", "usage", "runtime", "templateSha256", "bundleSha256", "traffic")
+    status, started, finished, usage, runtime, template, bundle, traffic = exactly(message, *keys)
     cpu_seconds, memory_peak, processes_peak = usage
     for number, kind in ((cpu_seconds, float), (memory_peak, int), (processes_peak, int)):
         if number is not None and type(number) not in {int, kind}:
@@ -210,7 +214,16 @@ def _parse_execution(message: Mapping[str, Any]) -> Execution:
         runtime,
         Sha256(template),
         Sha256(bundle),
+        tuple(map(_parse_traffic, traffic)),
     )
+
+
+def _parse_traffic(message: Any) -> Traffic:
+    destination, *counts = message
+    connections, sent, received = counts
+    if not isinstance(destination, str) or not all(type(count) is int and count >= 0 for count in counts):
+        raise BadFrame("traffic is a destination and three counts")
+    return Traffic(destination, connections, sent, received)
 
 
 def _status_as_json(status: ExitStatus) -> list[int | bool]:

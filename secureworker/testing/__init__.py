@@ -18,6 +18,7 @@ from secureworker.testing.build import (
     an_execution,
 )
 from secureworker.testing.host import (
+    FakeAuditLog,
     FakeDoors,
     FakeEvents,
     FakeNetworks,
@@ -40,6 +41,7 @@ __all__ = [
     "SHA256",
     "TASK_ID",
     "Failures",
+    "FakeAuditLog",
     "FakeClock",
     "FakeDoors",
     "FakeEvents",

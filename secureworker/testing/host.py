@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from secureworker.core.audit import AuditRecord
 from secureworker.core.claim import Claim
 from secureworker.core.doors import Traffic
 from secureworker.core.errors import HostError
@@ -236,6 +237,23 @@ class FakeOutputs:
         self.failures.strike("seal")
         self.sealed += 1
         return tuple(sorted(self.artifacts, key=lambda artifact: artifact.name))
+
+
+@dataclass
+class FakeAuditLog:
+    """Remembers what was written down."""
+
+    failures: Failures = field(default_factory=Failures)
+    records: list[AuditRecord] = field(default_factory=list)
+
+    async def append(self, record: AuditRecord) -> None:
+        """Keep it."""
+        self.failures.strike("append")
+        self.records.append(record)
+
+    async def check(self) -> None:
+        """Find everything in order, unless told otherwise."""
+        self.failures.strike("check")
 
 
 @dataclass

@@ -2,11 +2,13 @@
 
 import logging
 
+from secureworker.core.audit import AuditRecord, Ending, Event, text
 from secureworker.core.errors import BadArtifact, SecureworkerError, Stop
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
 from secureworker.ports import ClaimedRun, Statement, Workspace
+from secureworker.worker.audited import artifacts_record, conclude, run_of
 from secureworker.worker.progress import Phase, Progress
 from secureworker.worker.tools import Tools
 
@@ -15,7 +17,7 @@ logger = logging.getLogger(__name__)
 REFUSED_OUTPUTS = "public/refused-outputs"
 """The error artifact for outputs whose own names cannot be used."""
 MAX_ERROR_ARTIFACTS = 10
-_RESERVED = ("public/chain-of-trust.json", "public/provenance", "public/logs/")
+_RESERVED = ("public/chain-of-trust.json", "public/provenance", "public/audit.tlog-proof", "public/logs/")
 
 
 async def publish(
@@ -33,8 +35,11 @@ async def publish(
     try:
         artifacts = await tools.outputs.seal(plan.outputs, workspace, claim.task.expires)
     except BadArtifact as bad:
+        details = (("reason", text(str(bad))),)
+        await conclude(tools.audit, AuditRecord(Event.SEAL, Ending.FAILED, run_of(claim), details=details))
         await _put_errors(run, tools, bad)
         raise
+    await tools.audit.append(artifacts_record(Event.SEAL, run_of(claim), artifacts))
 
     progress.phase = Phase.SIGNING
     signed = await tools.signer.sign(

@@ -5,10 +5,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn
 
-from secureworker.core.decide import decide
+from secureworker.core.claim import Claim
+from secureworker.core.decide import Admitted, decide
 from secureworker.core.errors import Defect, HostError, SecureworkerError, ServiceError, Stop, StopReason
 from secureworker.core.outcome import Errored, Exited, Outcome, Reason, Refused, Resolution, Stopped, resolve
 from secureworker.ports import ClaimedRun, Clock, OpenTaskLog
+from secureworker.worker.audited import conclude, decision_record, resolution_record
 from secureworker.worker.explain import describe, explain, summary
 from secureworker.worker.guards import (
     RETRY_SECONDS,
@@ -45,9 +47,7 @@ async def _work(
         raise Stop(StopReason.CLAIM_LOST, "the claim had ended when it arrived; is this host's clock right?")
 
     progress.phase = Phase.DECIDING
-    if claim.task.defects:
-        return Refused(tuple(Reason("task", defect) for defect in claim.task.defects))
-    decision = decide(claim, tools.policy, tools.identity, tools.clock.now())
+    decision = await _decide(claim, tools)
     if isinstance(decision, Refused):
         return decision
     plan = decision.plan
@@ -89,6 +89,16 @@ async def _work(
     return exited
 
 
+async def _decide(claim: Claim, tools: Tools) -> Admitted | Refused:
+    """Decide, and write down what was decided before anything comes of it."""
+    if claim.task.defects:
+        decision: Admitted | Refused = Refused(tuple(Reason("task", defect) for defect in claim.task.defects))
+    else:
+        decision = decide(claim, tools.policy, tools.identity, tools.clock.now())
+    await tools.audit.append(decision_record(claim, decision))
+    return decision
+
+
 async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted: str = "") -> Outcome:
     """Carry a claimed run to its end: work, log, one report. Never raises; a run that was claimed is never forgotten.
 
@@ -117,7 +127,9 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
     progress.phase = Phase.REPORTING
     resolution = resolve(outcome)
     logger.log(_level(outcome), "%s: ends as %s: %s", run.claim, resolution.value, summary(outcome))
-    if resolution is not Resolution.NOT_OURS:
+    if resolution is Resolution.NOT_OURS:
+        await conclude(tools.audit, resolution_record(run.claim, resolution, summary(outcome)))
+    else:
         await _report(run, resolution, tools.clock, shutdown, lease)
     progress.phase = Phase.ENDED
     return outcome

@@ -6,6 +6,7 @@ from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.ports import (
     ArtifactStore,
+    AuditLog,
     Clock,
     Doors,
     Networks,
@@ -34,3 +35,4 @@ class Tools:
     outputs: Outputs
     signer: Signer
     store: ArtifactStore
+    audit: AuditLog

@@ -13,11 +13,9 @@ from secureworker.audit.moments import SystemMoments
 from secureworker.audit.shards import LogKey
 from secureworker.core.audit import AuditRecord, read_record
 from secureworker.core.checkpoint import InclusionProof
-from secureworker.core.ids import Sha256
 from secureworker.core.outcome import ExitCode
 from secureworker.ports import Artifact, Statement
-from secureworker.signer import child_settings
-from secureworker.signing.client import SignerClient
+from secureworker.signing.client import SignerClient, child_settings
 from secureworker.signing.desk import Bounds, SignedRuns
 from secureworker.signing.keys import SigningKey
 from secureworker.signing.process import Server, requests
@@ -59,10 +57,12 @@ def opened(directory: Path, key: SigningKey) -> Iterator[tuple[LogTrail, SignedR
 
 
 @contextmanager
-def serving(trail: LogTrail, key: SigningKey, signed: SignedRuns, **changes: Any) -> Iterator[socket.socket]:
+def serving(
+    trail: LogTrail, signed: SignedRuns, key: SigningKey, bounds: Bounds = BOUNDS, **changes: Any
+) -> Iterator[socket.socket]:
     """Serve one client in a thread; give its socket."""
     ours, its = socket.socketpair()
-    server = Server(requests(key, BOUNDS, trail, signed), **{"allowed_uids": frozenset({0, 1000}), **changes})
+    server = Server(requests(key, bounds, trail, signed), **{"allowed_uids": frozenset({0, 1000}), **changes})
     thread = threading.Thread(target=server.serve, args=(its,))
     thread.start()
     try:
@@ -75,8 +75,8 @@ def serving(trail: LogTrail, key: SigningKey, signed: SignedRuns, **changes: Any
 
 
 @contextmanager
-def client_of(trail: LogTrail, key: SigningKey, signed: SignedRuns) -> Iterator[SignerClient]:
-    with serving(trail, key, signed) as channel:
+def client_of(trail: LogTrail, signed: SignedRuns, key: SigningKey, bounds: Bounds = BOUNDS) -> Iterator[SignerClient]:
+    with serving(trail, signed, key, bounds) as channel:
         client = SignerClient(channel)
         yield client
         client.close()
@@ -88,11 +88,10 @@ def settings_for(directory: Path, **changes: Any) -> Mapping[str, Any]:
         IDENTITY,
         f"file:{directory / 'keys' / 'signing'}",
         str(directory / "audit"),
-        policy=Sha256(SHA256),
         root_url=ROOT_URL,
         user=None,
     )
-    return {**made, **changes}
+    return {**made, "policies": [SHA256], **changes}
 
 
 def records(directory: Path) -> list[AuditRecord]:

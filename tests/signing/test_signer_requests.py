@@ -19,7 +19,7 @@ from secureworker.core.errors import AuditError, BadPayload, HostError, KeyUnusa
 from secureworker.core.ids import RunId, Sha256, WorkerIdentity
 from secureworker.signing import wire
 from secureworker.signing.client import SignerClient
-from secureworker.signing.desk import SignedRuns
+from secureworker.signing.desk import Bounds, SignedRuns
 from secureworker.signing.keys import SigningKey
 from secureworker.signing.process import MAX_CLIENTS, Server, describe_error, requests
 from secureworker.testing import IDENTITY, SHA256, TASK_ID, a_claim, an_artifact
@@ -40,7 +40,7 @@ def place(tmp_path: Path, key: SigningKey) -> Iterator[tuple[LogTrail, SignedRun
 
 @pytest.fixture
 def client(place: tuple[LogTrail, SignedRuns], key: SigningKey) -> Iterator[SignerClient]:
-    with client_of(place[0], key, place[1]) as made:
+    with client_of(*place, key) as made:
         yield made
 
 
@@ -89,7 +89,7 @@ async def test_the_same_statement_is_signed_again_with_the_same_bytes(client: Si
             replace(a_statement(), claim=replace(a_claim(), task=replace(a_claim().task, verbatim=OTHER_POOL))),
             "refuses a task of the pool test-provisioner/other-pool",
         ),
-        (replace(a_statement(), policy_sha256=Sha256("0" * 64)), "was started for the policy 5f5f"),
+        (replace(a_statement(), policy_sha256=Sha256("0" * 64)), "signs under the policy 5f5f"),
         (replace(a_statement(), root_url="https://other.example.com"), "refuses a statement for https://other"),
         (a_statement(an_artifact("public/a"), an_artifact("public/a")), "listed twice"),
     ],
@@ -113,7 +113,7 @@ async def test_a_second_statement_for_a_run_is_refused_for_ever(
     client.close()
     place[0].log.close()
 
-    with opened(tmp_path / "audit", key) as (trail, signed), client_of(trail, key, signed) as after:
+    with opened(tmp_path / "audit", key) as (trail, signed), client_of(trail, signed, key) as after:
         with pytest.raises(HostError, match="a different statement was already signed for the run"):
             await after.sign(a_statement(an_artifact("public/a", b"two")))
         await after.sign(a_statement(an_artifact("public/a", b"one")))
@@ -138,7 +138,7 @@ async def test_what_was_about_to_be_signed_when_the_log_failed_is_all_that_may_b
     place: tuple[LogTrail, SignedRuns], key: SigningKey, tmp_path: Path
 ) -> None:
     trail, signed = place
-    with client_of(trail, key, signed) as client:
+    with client_of(trail, signed, key) as client:
         (tmp_path / "audit" / "checkpoint.new").mkdir()
         with pytest.raises(AuditError):
             await client.sign(a_statement(an_artifact("public/a", b"one")))
@@ -171,6 +171,24 @@ async def test_a_worker_can_have_its_own_events_written_down(client: SignerClien
     assert records(tmp_path) == [record]
 
 
+async def test_without_policies_of_its_own_a_signer_signs_under_those_that_the_log_has_as_loaded(
+    place: tuple[LogTrail, SignedRuns], key: SigningKey
+) -> None:
+    load = AuditRecord(Event.POLICY_LOAD, digests=(("policy", SHA256),))
+    with client_of(*place, key, bounds=Bounds(IDENTITY)) as client:
+        for before in (AuditRecord(Event.WORKER_START), replace(load, ending=Ending.FAILED)):
+            await client.append(before)
+            with pytest.raises(HostError, match=r"signs under the policy \(none yet\)"):
+                await client.sign(a_statement())
+
+        await client.append(load)
+        await client.sign(a_statement())
+        with pytest.raises(HostError, match="signs under the policy 5f5f"):
+            await client.sign(replace(a_statement(), policy_sha256=Sha256("0" * 64)))
+        with pytest.raises(HostError, match="has a digest"):
+            await client.append(AuditRecord(Event.POLICY_LOAD))
+
+
 @pytest.mark.parametrize(
     "event", [Event.SIGNATURE, Event.SIGNER_START, Event.RECOVERY, Event.ROTATION, Event.CLOCK_JUMP, Event.KEY_LOAD]
 )
@@ -200,7 +218,7 @@ async def test_a_worker_cannot_speak_for_the_signer(client: SignerClient, tmp_pa
 def test_what_is_not_in_the_table_ends_the_conversation(
     place: tuple[LogTrail, SignedRuns], key: SigningKey, tmp_path: Path, message: dict[str, Any]
 ) -> None:
-    with serving(place[0], key, place[1]) as channel:
+    with serving(*place, key) as channel:
         wire.send(channel, message)
 
         told = wire.receive(channel)
@@ -211,7 +229,7 @@ def test_what_is_not_in_the_table_ends_the_conversation(
 
 
 def test_a_worker_of_another_version_is_told_so(place: tuple[LogTrail, SignedRuns], key: SigningKey) -> None:
-    with serving(place[0], key, place[1]) as channel:
+    with serving(*place, key) as channel:
         wire.send(channel, {"request": "hello", "protocol": 0})
 
         told = wire.receive(channel)
@@ -220,7 +238,7 @@ def test_a_worker_of_another_version_is_told_so(place: tuple[LogTrail, SignedRun
 
 
 def test_a_torn_message_ends_the_conversation(place: tuple[LogTrail, SignedRuns], key: SigningKey) -> None:
-    with serving(place[0], key, place[1]) as channel:
+    with serving(*place, key) as channel:
         channel.sendall(b"\0\0\0\x05{")
         channel.shutdown(socket.SHUT_WR)
         told = wire.receive(channel)
@@ -229,14 +247,14 @@ def test_a_torn_message_ends_the_conversation(place: tuple[LogTrail, SignedRuns]
 
 
 def test_a_client_that_resets_is_forgotten(place: tuple[LogTrail, SignedRuns], key: SigningKey) -> None:
-    with serving(place[0], key, place[1]) as channel:
+    with serving(*place, key) as channel:
         wire.send(channel, {"request": "check"})
         wire.send(channel, {"request": "nothing"})
         # Closed with answers unread: the server's next message meets a broken pipe, or a reset.
 
 
 def test_a_process_of_another_user_is_refused(place: tuple[LogTrail, SignedRuns], key: SigningKey) -> None:
-    with serving(place[0], key, place[1], allowed_uids=frozenset({4_000_000})) as channel:
+    with serving(*place, key, allowed_uids=frozenset({4_000_000})) as channel:
         assert channel.recv(1) == b""
 
 

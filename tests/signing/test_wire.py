@@ -3,13 +3,14 @@
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from secureworker.core.claim import Credentials, Secret
+from secureworker.core.doors import Traffic
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import KilledBySignal, Usage
 from secureworker.ports import VerifiedInput
@@ -23,6 +24,7 @@ STATEMENT = replace(
     execution=replace(
         an_execution(KilledBySignal(9, out_of_memory=True), EPOCH, EPOCH + timedelta(seconds=1.25)),
         usage=Usage(0.25, 1024, None),
+        traffic=(Traffic("example.com:443", 2, 100, 10_000),),
     ),
     inputs=(VerifiedInput(TaskId(TASK_ID), RunId(2), ArtifactName("public/in"), SHA256),),
 )
@@ -47,6 +49,14 @@ def test_a_statement_crosses_over_without_the_runs_credentials(statement: Any) -
     assert crossed == replace(statement, claim=claim, artifacts=artifacts)
     assert "a-secret" not in repr(statement_as_json(statement))
     assert "nonexistent" not in repr(statement_as_json(statement))
+
+
+def test_every_field_of_a_statement_crosses_over() -> None:
+    """A field that somebody adds later must be added to the wire, or the signer would not know of it."""
+    for value in (STATEMENT, STATEMENT.execution):
+        for field in fields(value):
+            default = field.default if field.default is not MISSING else None
+            assert getattr(value, field.name) != default, field.name
 
 
 def _changed(key: str, value: Any) -> dict[str, Any]:
@@ -84,6 +94,9 @@ def _changed(key: str, value: Any) -> dict[str, Any]:
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "usage": ["1", None, None]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "usage": [1]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "runtime": 1}),
+        _changed("execution", {**statement_as_json(STATEMENT)["execution"], "traffic": [["a:1", 1, 1, -1]]}),
+        _changed("execution", {**statement_as_json(STATEMENT)["execution"], "traffic": [[1, 1, 1, 1]]}),
+        _changed("execution", {**statement_as_json(STATEMENT)["execution"], "traffic": [["a:1"]]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "started": 5}),
     ],
 )

@@ -6,6 +6,7 @@ from secureworker.core.claim import Json
 from secureworker.core.policy import Policy
 from secureworker.testing.build import IDENTITY, TASK_ID, a_claim, a_policy, an_artifact
 from secureworker.testing.host import (
+    FakeAuditLog,
     FakeDoors,
     FakeEvents,
     FakeNetworks,
@@ -44,6 +45,7 @@ class World:
         self.outputs = FakeOutputs(self.clock, (an_artifact("public/a.txt", b"a"), an_artifact("public/b.txt", b"b")))
         self.signer = FakeSigner(self.clock)
         self.store = FakeStore(self.clock)
+        self.audit = FakeAuditLog()
         self.shutdown = Shutdown(self.clock, self.drain_seconds)
 
     @property
@@ -62,6 +64,7 @@ class World:
             outputs=self.outputs,
             signer=self.signer,
             store=self.store,
+            audit=self.audit,
         )
 
     def a_run(self, task_id: str = TASK_ID, claim_seconds: float = 1200, **task: Json) -> FakeRun:

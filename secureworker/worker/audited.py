@@ -1,0 +1,266 @@
+"""The ports once more, each writing down in the audit log what goes through it. Nothing is decided here.
+
+A run's own steps need not know of the log: whoever claims, runs, seals, stores or reports through these has it written
+down. Before something begins its record must be there, or it does not begin; what has ended is written down as well
+as possible, for it has ended either way, and the next claim finds a log that cannot be written.
+"""
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import assert_never
+
+from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
+from secureworker.core.claim import Claim, Credentials
+from secureworker.core.decide import Admitted
+from secureworker.core.errors import HostError
+from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
+from secureworker.core.outcome import Execution, ExitCode, KilledBySignal, Refused, Resolution
+from secureworker.core.plan import Plan
+from secureworker.core.policy import Policy
+from secureworker.ports import (
+    Artifact,
+    ArtifactRequest,
+    ArtifactStore,
+    AuditLog,
+    ClaimedRun,
+    Network,
+    Queue,
+    Sandbox,
+    SignedFile,
+    TaskLog,
+    UploadTarget,
+    Workspace,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def decision_record(claim: Claim, decision: Admitted | Refused) -> AuditRecord:
+    """Say what was decided, and by which rules."""
+    match decision:
+        case Admitted():
+            pins = [("script", pin.sha256) for pin in decision.plan.pinned if pin.path == decision.plan.argv[0]]
+            details: tuple[tuple[str, Detail], ...] = (("script", decision.plan.script),)
+            return AuditRecord(Event.DECISION, run=run_of(claim), digests=tuple(pins), details=details)
+        case Refused():
+            rules = ", ".join(dict.fromkeys(reason.rule or "-" for reason in decision.reasons))
+            reasons = "; ".join(map(str, decision.reasons))
+            details = (("rules", text(rules)), ("reasons", text(reasons)))
+            return AuditRecord(Event.DECISION, Ending.REFUSED, run_of(claim), details=details)
+        case _:
+            assert_never(decision)
+
+
+def policy_record(policy: Policy) -> AuditRecord:
+    """Say which policy is in force from now on. The signer signs under none that was not written down."""
+    details: tuple[tuple[str, Detail], ...] = (
+        ("pool", str(policy.worker_pool)),
+        ("rootUrl", text(policy.root_url)),
+        ("scripts", len(policy.scripts)),
+    )
+    return AuditRecord(Event.POLICY_LOAD, digests=(("policy", policy.sha256),), details=details)
+
+
+def resolution_record(claim: Claim, resolution: Resolution, reason: str = "") -> AuditRecord:
+    """Say how a run was resolved, or that it was not ours to resolve."""
+    details: tuple[tuple[str, Detail], ...] = (("resolution", resolution.value),)
+    if reason:
+        details = (*details, ("reason", text(reason)))
+    return AuditRecord(Event.RESOLVE, run=run_of(claim), details=details)
+
+
+def run_of(claim: Claim) -> tuple[TaskId, RunId]:
+    """Name a run as records do."""
+    return claim.task_id, claim.run_id
+
+
+async def conclude(audit: AuditLog, record: AuditRecord) -> None:
+    """Write down what has ended, as well as possible."""
+    try:
+        await audit.append(record)
+    except HostError as error:
+        logger.error("not in the audit log: %s: %s", record.event.value, error)  # noqa: TRY400 - its message says all
+
+
+@asynccontextmanager
+async def _failures(audit: AuditLog, event: Event, run: tuple[TaskId, RunId] | None) -> AsyncIterator[None]:
+    """Write down that the body failed, or was cut short, and why; the error goes on."""
+    try:
+        yield
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        await conclude(audit, AuditRecord(event, Ending.FAILED, run, details=(("reason", text(reason)),)))
+        raise
+
+
+@dataclass
+class AuditedRun:
+    """A claimed run whose claim and whose report are written down."""
+
+    run: ClaimedRun
+    audit: AuditLog
+    unwritten: HostError | None = None
+    """Why its claim could not be written down: then nothing of it may begin."""
+    claim: Claim = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.claim = self.run.claim
+
+    @property
+    def taken_until(self) -> datetime:
+        """See `ports.ClaimedRun`."""
+        return self.run.taken_until
+
+    @property
+    def credentials(self) -> Credentials:
+        """See `ports.ClaimedRun`."""
+        return self.run.credentials
+
+    async def reclaim(self) -> datetime:
+        """See `ports.ClaimedRun`."""
+        return await self.run.reclaim()
+
+    async def confirm(self) -> None:
+        """See `ports.ClaimedRun`.
+
+        Raises:
+            HostError: that it was claimed could not be written down.
+        """
+        if self.unwritten is not None:
+            raise self.unwritten
+        await self.run.confirm()
+
+    async def report(self, resolution: Resolution) -> None:
+        """See `ports.ClaimedRun`."""
+        await self.run.report(resolution)
+        await conclude(self.audit, resolution_record(self.claim, resolution))
+
+    async def create_artifact(self, request: ArtifactRequest) -> UploadTarget:
+        """See `ports.ClaimedRun`."""
+        return await self.run.create_artifact(request)
+
+    async def finish_artifact(self, name: ArtifactName, upload_id: str) -> None:
+        """See `ports.ClaimedRun`."""
+        await self.run.finish_artifact(name, upload_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedQueue:
+    """A Queue that is asked only while the audit log can be written."""
+
+    queue: Queue
+    audit: AuditLog
+
+    async def claim(self, count: int) -> tuple[ClaimedRun, ...]:
+        """See `ports.Queue`.
+
+        Raises:
+            HostError: the audit log cannot be written: nothing was claimed.
+        """
+        await self.audit.check()
+        return tuple([await self._claimed(run) for run in await self.queue.claim(count)])
+
+    async def _claimed(self, run: ClaimedRun) -> ClaimedRun:
+        task = run.claim.task
+        details: tuple[tuple[str, Detail], ...] = (
+            ("name", text(task.name)),
+            ("taskGroupId", text(task.task_group_id)),
+            ("takenUntil", run.taken_until.isoformat()),
+        )
+        try:
+            await self.audit.append(AuditRecord(Event.CLAIM, run=run_of(run.claim), details=details))
+        except HostError as error:
+            # It is claimed all the same, and has to be resolved.
+            return AuditedRun(run, self.audit, error)
+        return AuditedRun(run, self.audit)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedSandbox:
+    """A sandbox whose every run has a beginning and an end in the log."""
+
+    sandbox: Sandbox
+    audit: AuditLog
+
+    async def run(self, plan: Plan, workspace: Workspace, log: TaskLog, network: Network | None = None) -> Execution:
+        """See `ports.Sandbox`.
+
+        Raises:
+            HostError: its beginning could not be written down; the script did not run.
+        """
+        run = (plan.task_id, plan.run_id)
+        began: tuple[tuple[str, Detail], ...] = (("script", plan.script), ("uid", workspace.uid))
+        await self.audit.append(AuditRecord(Event.SANDBOX_START, run=run, details=began))
+        async with _failures(self.audit, Event.SANDBOX_END, run):
+            execution = await self.sandbox.run(plan, workspace, log, network)
+        await conclude(self.audit, _ended(run, execution))
+        return execution
+
+    async def self_test(self) -> tuple[str, ...]:
+        """See `ports.Sandbox`."""
+        async with _failures(self.audit, Event.SELF_TEST, None):
+            passed = await self.sandbox.self_test()
+        await self.audit.append(AuditRecord(Event.SELF_TEST, details=(("probes", len(passed)),)))
+        return passed
+
+
+def _ended(run: tuple[TaskId, RunId], execution: Execution) -> AuditRecord:
+    status = execution.status
+    match status:
+        case ExitCode():
+            how: tuple[tuple[str, Detail], ...] = (("exitCode", status.code),)
+        case KilledBySignal():
+            how = (("signal", status.signal), ("outOfMemory", status.out_of_memory))
+        case _:
+            assert_never(status)
+    seconds = round((execution.finished - execution.started).total_seconds())
+    return AuditRecord(
+        Event.SANDBOX_END,
+        run=run,
+        digests=(("sandboxTemplate", execution.template_sha256), ("sandboxBundle", execution.bundle_sha256)),
+        details=(*how, ("runtime", text(execution.runtime)), ("seconds", seconds)),
+    )
+
+
+def artifacts_record(event: Event, run: tuple[TaskId, RunId], artifacts: tuple[Artifact, ...]) -> AuditRecord:
+    """Say which artifacts were sealed, or stored."""
+    # As `sha256sum` writes them: an auditor makes the same list with one command.
+    listed = "".join(
+        f"{artifact.sha256}  {artifact.name}\n" for artifact in sorted(artifacts, key=lambda one: one.name)
+    )
+    return AuditRecord(
+        event,
+        run=run,
+        digests=(("artifacts", Sha256(hashlib.sha256(listed.encode()).hexdigest())),),
+        details=(("artifacts", len(artifacts)), ("bytes", sum(artifact.size for artifact in artifacts))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedStore:
+    """A store whose every upload is written down."""
+
+    store: ArtifactStore
+    audit: AuditLog
+
+    async def put(self, run: ClaimedRun, artifacts: tuple[Artifact, ...]) -> None:
+        """See `ports.ArtifactStore`."""
+        async with _failures(self.audit, Event.UPLOAD, run_of(run.claim)):
+            await self.store.put(run, artifacts)
+        await conclude(self.audit, artifacts_record(Event.UPLOAD, run_of(run.claim), artifacts))
+
+    async def put_signed(self, run: ClaimedRun, files: tuple[SignedFile, ...]) -> None:
+        """See `ports.ArtifactStore`."""
+        async with _failures(self.audit, Event.UPLOAD, run_of(run.claim)):
+            await self.store.put_signed(run, files)
+        size = sum(len(file.content) for file in files)
+        details: tuple[tuple[str, Detail], ...] = (("artifacts", len(files)), ("bytes", size))
+        await conclude(self.audit, AuditRecord(Event.UPLOAD, run=run_of(run.claim), details=details))
+
+    async def put_error(self, run: ClaimedRun, name: ArtifactName, reason: str, message: str) -> None:
+        """See `ports.ArtifactStore`."""
+        await self.store.put_error(run, name, reason, message)

@@ -1,0 +1,224 @@
+"""What a worker does is written down, and what cannot be written down does not begin."""
+
+from collections.abc import Callable
+
+import pytest
+
+from secureworker.core.audit import AuditRecord, Ending, Event
+from secureworker.core.errors import AuditError, BadArtifact, SandboxError
+from secureworker.core.outcome import ExitStatus, KilledBySignal, Resolution
+from secureworker.core.templates import Template
+from secureworker.ports import ArtifactStore, Queue, Sandbox
+from secureworker.testing import FakeRun, a_policy, a_script, run_virtual
+from secureworker.worker.audited import AuditedQueue, AuditedRun, AuditedSandbox, AuditedStore
+from secureworker.worker.loop import ClaimLoop, Ended
+from secureworker.worker.tools import Tools
+from tests.worker.world import World
+
+
+class AuditedWorld(World):
+    """A worker whose ports are audited, as the program wires them."""
+
+    @property
+    def tools(self) -> Tools:
+        tools = super().tools
+        sandbox: Sandbox = AuditedSandbox(tools.sandbox, self.audit)
+        store: ArtifactStore = AuditedStore(tools.store, self.audit)
+        return Tools(**{**{name: getattr(tools, name) for name in Tools.__slots__}, "sandbox": sandbox, "store": store})
+
+    def audited_loop(self) -> ClaimLoop:
+        queue: Queue = AuditedQueue(self.queue, self.audit)
+        return ClaimLoop(queue, self.tools, self.shutdown, tasks=1)
+
+
+def serve(arrange: Callable[[AuditedWorld, FakeRun], None] = lambda _, __: None) -> tuple[Ended, AuditedWorld, FakeRun]:
+    async def scenario() -> tuple[Ended, AuditedWorld, FakeRun]:
+        world = AuditedWorld()
+        run = world.a_run()
+        world.queue.add(run)
+        arrange(world, run)
+        return await world.audited_loop().serve(world.events), world, run
+
+    return run_virtual(scenario())
+
+
+def told(world: World) -> list[str]:
+    return [f"{record.event.value} {record.ending.value}" for record in world.audit.records]
+
+
+def only(world: World, event: Event) -> AuditRecord:
+    (record,) = [record for record in world.audit.records if record.event is event]
+    return record
+
+
+def test_a_run_is_written_down_from_its_claim_to_its_resolution() -> None:
+    _, world, run = serve()
+
+    assert told(world) == [
+        "claim ok",
+        "decision ok",
+        "sandbox-start ok",
+        "sandbox-end ok",
+        "seal ok",
+        "upload ok",
+        "upload ok",
+        "upload ok",
+        "resolve ok",
+    ]
+    assert {record.run for record in world.audit.records} == {(run.claim.task_id, run.claim.run_id)}
+    assert dict(only(world, Event.CLAIM).details)["name"] == "a task"
+    assert dict(only(world, Event.DECISION).details) == {"script": "build"}
+    assert dict(only(world, Event.SANDBOX_END).details)["exitCode"] == 0
+    assert dict(only(world, Event.SEAL).details) == {"artifacts": 2, "bytes": 2}
+    assert dict(only(world, Event.RESOLVE).details) == {"resolution": "completed"}
+    sealed, uploaded = [dict(record.digests).get("artifacts") for record in world.audit.records[4:6]]
+    assert sealed is not None
+    assert sealed == uploaded
+
+
+def test_no_record_holds_a_credential() -> None:
+    _, world, run = serve()
+
+    assert run.claim.credentials.access_token.reveal() not in repr(world.audit.records)
+
+
+def test_a_refusal_is_written_down_with_its_rules() -> None:
+    def forbid(world: AuditedWorld, _: FakeRun) -> None:
+        world.policy = a_policy(a_script(requires_scopes=(Template("project:x"),)))
+
+    _, world, run = serve(forbid)
+
+    decision = only(world, Event.DECISION)
+    assert decision.ending is Ending.REFUSED
+    assert "requires-scopes" in str(dict(decision.details)["rules"])
+    assert run.resolved is Resolution.MALFORMED_PAYLOAD
+    assert "sandbox-start ok" not in told(world)
+
+
+def test_how_a_script_was_killed_is_written_down() -> None:
+    def kill(world: AuditedWorld, _: FakeRun) -> None:
+        status: ExitStatus = KilledBySignal(9, out_of_memory=True)
+        world.sandbox.status = status
+
+    _, world, _ = serve(kill)
+
+    details = dict(only(world, Event.SANDBOX_END).details)
+    assert (details["signal"], details["outOfMemory"]) == (9, True)
+
+
+def test_what_failed_is_written_down_with_its_reason() -> None:
+    def break_it(world: AuditedWorld, _: FakeRun) -> None:
+        world.outputs.failures.add("seal", BadArtifact("a link", ("public/x",)))
+
+    _, world, _ = serve(break_it)
+
+    seal = only(world, Event.SEAL)
+    assert seal.ending is Ending.FAILED
+    assert dict(seal.details) == {"reason": "a link"}
+    assert world.signer.signed == []
+
+
+def test_a_sandbox_that_could_not_be_made_is_written_down() -> None:
+    def break_it(world: AuditedWorld, _: FakeRun) -> None:
+        world.sandbox.failures.add("run", SandboxError("no cgroup"))
+
+    _, world, _ = serve(break_it)
+
+    end = only(world, Event.SANDBOX_END)
+    assert (end.ending, dict(end.details)) == (Ending.FAILED, {"reason": "SandboxError: no cgroup"})
+
+
+def test_a_script_that_was_stopped_has_an_end_in_the_log_too() -> None:
+    def stop(world: AuditedWorld, run: FakeRun) -> None:
+        world.sandbox.seconds = 3600
+        world.sandbox.on_begin = run.cancel
+
+    _, world, run = serve(stop)
+
+    assert not run.reports
+    end = only(world, Event.SANDBOX_END)
+    assert (end.ending, dict(end.details)) == (Ending.FAILED, {"reason": "CancelledError"})
+    resolve = only(world, Event.RESOLVE)
+    assert dict(resolve.details)["resolution"] == "not-ours"
+
+
+def broken(method: str, times: int = 1, after: int = 0) -> Callable[[AuditedWorld, FakeRun], None]:
+    def arrange(world: AuditedWorld, _: FakeRun) -> None:
+        appended = 0
+        strike = world.audit.failures.strike
+
+        class Counting:
+            def strike(self, asked: str) -> None:
+                nonlocal appended
+                if asked != method:
+                    return strike(asked)
+                appended += 1
+                if after < appended <= after + times:
+                    raise AuditError("the disk is full")
+                return None
+
+        world.audit.failures = Counting()  # type: ignore[assignment] # counts, where the other has a queue
+
+    return arrange
+
+
+def test_while_the_log_cannot_be_written_nothing_is_claimed() -> None:
+    ended, world, run = serve(broken("check"))
+
+    assert isinstance(ended.fault, AuditError)
+    assert ended.claimed == 0
+    assert world.queue.asked == []
+    assert run.resolved is None
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_where_its_record_cannot_be_written_a_script_does_not_begin(after: int) -> None:
+    """The claim, the decision, the sandbox's start: whichever it is, the run is resolved and the worker ends."""
+    ended, world, run = serve(broken("append", times=100, after=after))
+
+    assert isinstance(ended.fault, AuditError)
+    assert world.sandbox.alive == []
+    assert world.signer.signed == []
+    assert run.resolved is Resolution.INTERNAL_ERROR
+
+
+def test_where_it_cannot_be_written_down_what_was_sealed_nothing_is_signed() -> None:
+    ended, world, run = serve(broken("append", times=100, after=4))
+
+    assert isinstance(ended.fault, AuditError)
+    assert world.signer.signed == []
+    assert run.resolved is Resolution.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize("after", [3, 5, 6, 7, 8])
+def test_what_has_ended_is_not_undone_by_a_record_that_is_lost(after: int) -> None:
+    _, _, run = serve(broken("append", after=after))
+
+    assert run.resolved is Resolution.COMPLETED
+
+
+def test_an_audited_run_is_the_run() -> None:
+    async def scenario() -> None:
+        world = AuditedWorld()
+        run = world.a_run()
+        audited = AuditedRun(run, world.audit)
+        assert audited.credentials == run.credentials
+        until = await audited.reclaim()
+        assert audited.taken_until == until
+        await audited.finish_artifact(run.claim.task.name, "upload")  # type: ignore[arg-type] # only passed through
+        assert run.finished == ["a task"]
+
+    run_virtual(scenario())
+
+
+def test_a_self_test_is_written_down() -> None:
+    async def scenario() -> AuditedWorld:
+        world = AuditedWorld()
+        sandbox = AuditedSandbox(world.sandbox, world.audit)
+        await sandbox.self_test()
+        world.sandbox.failures.add("self_test", SandboxError("it got out"))
+        with pytest.raises(SandboxError):
+            await sandbox.self_test()
+        return world
+
+    assert told(run_virtual(scenario())) == ["self-test ok", "self-test failed"]
