@@ -4,22 +4,26 @@ Whose bytes they are is not known here: whoever takes them compares their digest
 """
 
 import asyncio
+import functools
 import os
+import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from isal import isal_zlib
 from yarl import URL
 
 from secureworker.core.inputs import Source
+from secureworker.host.threads import Abandoned, in_thread
 
 BLOCK_BYTES: Final = 1024 * 1024
 """Handed on at once: hashing and writing get no faster with more, and memory is this times the downloads at a time."""
 _GZIP: Final = 31
 """zlib's `wbits` for gzip with header and trailer, which it checks."""
+_NO_GZIP: Final = (zlib.error, cast("type[Exception]", isal_zlib.IsalError))
 _OK: Final = 200
 _AGAIN: Final = frozenset({403, 408, 425, 429})
 """403 is S3's answer to an expired URL, and the next attempt has a fresh one."""
@@ -73,7 +77,7 @@ async def download(
     Args:
         session: without credentials.
         source: where the Queue says it is. Nothing else is followed: a storage that redirects is none.
-        write: called with blocks of up to `BLOCK_BYTES`.
+        write: called with blocks of a few `BLOCK_BYTES` at most; an OSError of it must be made another.
         allowance: decoded bytes that may come; where the length is known before, an excess ends it before it begins.
         plain: whether http will do: only where the Queue itself is asked so.
         stall_seconds: how long nothing may come.
@@ -100,9 +104,9 @@ async def download(
                 await _read(answer, _decoder(encoding, write, allowance), watch, stall_seconds)
     except TimeoutError:
         raise NotDownloaded(f"nothing came for {stall_seconds:g} s", again=True) from None
-    except (zlib.error, isal_zlib.IsalError):
+    except _NO_GZIP:
         raise NotDownloaded("it says that it is gzip, and is not", again=True) from None
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, OSError) as error:
         # Neither str(error) nor error.strerror: aiohttp puts the URL into both.
         number = error.errno if isinstance(error, OSError) else None
         told = os.strerror(number) if number else type(error).__name__
@@ -139,11 +143,11 @@ async def _read(answer: aiohttp.ClientResponse, decoder: "_Decoder", watch: asyn
         pieces.append(piece)
         waiting += len(piece)
         if waiting >= BLOCK_BYTES:
-            await asyncio.to_thread(decoder.feed, b"".join(pieces))
+            await in_thread(functools.partial(decoder.feed, b"".join(pieces)))
             pieces, waiting = [], 0
             # Slow disks are no stall of the other side.
             watch.reschedule(loop.time() + seconds)
-    await asyncio.to_thread(decoder.feed, b"".join(pieces))
+    await in_thread(functools.partial(decoder.feed, b"".join(pieces)))
     decoder.finish()
 
 
@@ -154,13 +158,15 @@ class _Decoder:
         self._write = write
         self._allowance = allowance
 
-    def feed(self, content: bytes) -> None:
-        self._hand_on(content)
+    def feed(self, content: bytes, abandoned: threading.Event) -> None:
+        self._hand_on(content, abandoned)
 
     def finish(self) -> None:
         """See that it is whole; for identity, HTTP has."""
 
-    def _hand_on(self, content: bytes) -> None:
+    def _hand_on(self, content: bytes, abandoned: threading.Event) -> None:
+        if abandoned.is_set():
+            raise Abandoned
         if content:
             self._allowance.take(len(content))
             self._write(content)
@@ -173,16 +179,16 @@ class _Gunzip(_Decoder):
         super().__init__(write, allowance)
         self._member: Any = None
 
-    def feed(self, content: bytes) -> None:
+    def feed(self, content: bytes, abandoned: threading.Event) -> None:
         while content:
             if self._member is None:
                 self._member = isal_zlib.decompressobj(wbits=_GZIP)
             unpacked = self._member.decompress(content, BLOCK_BYTES)
-            self._hand_on(unpacked)
+            self._hand_on(unpacked, abandoned)
             # A full block may have more behind it, also where all of the input is used up.
             while not self._member.eof and (self._member.unconsumed_tail or len(unpacked) == BLOCK_BYTES):
                 unpacked = self._member.decompress(self._member.unconsumed_tail, BLOCK_BYTES)
-                self._hand_on(unpacked)
+                self._hand_on(unpacked, abandoned)
             content = b""
             if self._member.eof:
                 # A gzip file may have several members, one after the other (RFC 1952 section 2.2).

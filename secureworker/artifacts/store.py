@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 import aiohttp
 
+from secureworker.artifacts.abreast import each
 from secureworker.artifacts.compress import compress_file
 from secureworker.artifacts.names import is_compressible
 from secureworker.artifacts.objects import ObjectService
 from secureworker.artifacts.transfer import BytesBody, FileBody, NotStored, put
-from secureworker.core.errors import HostError, ServiceError, Stop
+from secureworker.core.errors import HostError, ServiceError
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.host.threads import in_thread
 from secureworker.ports import (
@@ -41,9 +42,6 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE = 4096
 """`maxLength` of an error artifact's message in the Queue's schema."""
 _LONGEST_WAIT_SECONDS = 30.0
-
-
-Item = TypeVar("Item")
 
 
 class Storage(Enum):
@@ -100,7 +98,7 @@ class HttpArtifactStore:
             async with self._packed(artifact) as upload:
                 await self._store(run, upload)
 
-        await self._each(artifacts, store)
+        await each(artifacts, store, at_a_time=self._settings.at_a_time)
 
     async def put_signed(self, run: ClaimedRun, files: tuple[SignedFile, ...]) -> None:
         """Upload statements and signatures exactly as they are, never compressed; they expire with the task.
@@ -115,30 +113,12 @@ class HttpArtifactStore:
             expires = run.claim.task.expires
             await self._store(run, _Upload(file.name, file.content_type, expires, BytesBody(file.content), digest))
 
-        await self._each(files, store)
+        await each(files, store, at_a_time=self._settings.at_a_time)
 
     async def put_error(self, run: ClaimedRun, name: ArtifactName, reason: str, message: str) -> None:
         """Say in an artifact's place why there is none."""
         expires = run.claim.task.expires
         await run.create_artifact(StorageError(name, reason, message[:MAX_MESSAGE], expires))
-
-    async def _each(self, items: tuple[Item, ...], store: Callable[[Item], Awaitable[None]]) -> None:
-        waiting = iter(items)
-
-        async def work() -> None:
-            for item in waiting:
-                await store(item)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._settings.at_a_time, len(items))):
-                    group.create_task(work())
-        except BaseExceptionGroup as failures:
-            # One cause: that the run is not ours explains all the others.
-            causes = sorted(failures.exceptions, key=lambda failure: not isinstance(failure, Stop))
-        else:
-            return
-        raise causes[0]
 
     @asynccontextmanager
     async def _packed(self, artifact: Artifact) -> AsyncIterator[_Upload]:
