@@ -174,7 +174,7 @@ class RunFetcher:
     async def _json(self, path: str) -> dict[str, Any]:
         for pause in (*PAUSES_SECONDS, None):
             try:
-                async with self._session.get(self._queue + path, allow_redirects=False) as answer:
+                async with self._session.get(URL(self._queue + path, encoded=True), allow_redirects=False) as answer:
                     if answer.status not in _AGAIN:
                         answer.raise_for_status()
                         document = json.loads(await answer.read())
