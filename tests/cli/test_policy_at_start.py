@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from secureworker.app import load_policy
+from secureworker.app import Reloading, load_policy
 from secureworker.core.errors import PolicyError, SettingsError
 from secureworker.policyfile import load
 from secureworker.policyfile.manifest import manifest
@@ -62,3 +62,31 @@ def test_a_rule_that_nothing_enforces_is_not_ignored(tmp_path: Path) -> None:
         PolicyError, match=r"scripts\.sign\.limits: the sandbox runs nothing without limits yet; remove"
     ):
         load_policy(path, None)
+
+
+async def test_only_another_policy_for_the_same_pool_is_gone_on_with(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    reloading = Reloading(load(path), lambda: load(path))
+    first = reloading.policy
+    assert not await reloading.again()
+    write(tmp_path, TEXT.replace("version: 1", "version: 2"))
+    assert not await reloading.again()
+    write(tmp_path, TEXT.replace("releng/signing", "releng/other"))
+    assert not await reloading.again()
+    write(tmp_path, TEXT.replace("tc.example.com", "other.example.com"))
+    assert not await reloading.again()
+    assert reloading.policy == first
+    write(tmp_path, f"{TEXT}# reviewed\n")
+    assert await reloading.again()
+    assert reloading.policy.sha256 != first.sha256
+
+
+async def test_another_schema_makes_another_policy(tmp_path: Path) -> None:
+    path = write(tmp_path, TEXT.replace("{type: object}", "{$ref: payload.json}"))
+    schema = tmp_path / "payload.json"
+    schema.write_text("{}")
+    schema.chmod(0o644)
+    reloading = Reloading(load(path), lambda: load(path))
+    assert not await reloading.again()
+    schema.write_text('{"type": "object"}')
+    assert await reloading.again()
