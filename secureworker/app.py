@@ -26,7 +26,7 @@ from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.ports import AuditLog, Events
 from secureworker.proxy.doors import open_doors
-from secureworker.queue.claiming import TaskclusterQueue, open_calls
+from secureworker.queue.claiming import TaskclusterQueue, check_queue, open_calls
 from secureworker.queue.services import Services
 from secureworker.registration.source import Held, Source, Surroundings, begin
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
@@ -206,6 +206,7 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         logger.info("self-test: all %d probes of %s failed to get out", len(passed), oci.runtime)
         # 4. The Queue is there, and our credentials can do our work, and nothing else.
         calls = await stack.enter_async_context(open_calls(policy.root_url, clock))
+        await check_queue(calls)
         services = Services(calls)
         check = functools.partial(services.check_privileges, identity=settings.identity, extra=policy.worker_scopes)
         around = Surroundings(settings.identity, policy.root_url, services, check, clock)

@@ -24,6 +24,21 @@ places."""
 _UNAUTHORIZED = (401, 403)
 
 
+async def check_queue(calls: Calls) -> None:
+    """See that there is a Queue at the root URL, before anything relies on it.
+
+    Raises:
+        ServiceError: it cannot be reached.
+        SettingsError: something else answers.
+    """
+    try:
+        answer = await calls.make("ping", lambda: None)
+    except Refused as refused:
+        raise SettingsError(f"there is no Taskcluster at the policy's root URL: {refused}") from refused
+    if answer.get("alive") is not True:
+        raise SettingsError("there is no Taskcluster at the policy's root URL: ping is not answered as by one")
+
+
 @final
 class TaskclusterQueue:
     """Claims tasks of one pool as one worker."""
@@ -33,20 +48,6 @@ class TaskclusterQueue:
         self._identity = identity
         self._own_credentials = credentials
         self._calls = calls
-
-    async def check(self) -> None:
-        """See that there is a Queue at the root URL, before anything relies on it.
-
-        Raises:
-            ServiceError: it cannot be reached.
-            SettingsError: something else answers.
-        """
-        try:
-            answer = await self._calls.make("ping", self._own_credentials)
-        except Refused as refused:
-            raise SettingsError(f"there is no Taskcluster at the policy's root URL: {refused}") from refused
-        if answer.get("alive") is not True:
-            raise SettingsError("there is no Taskcluster at the policy's root URL: ping is not answered as by one")
 
     async def claim(self, count: int) -> tuple[TaskclusterRun, ...]:
         """Long-poll for tasks. A claim that cannot be understood is resolved here, and not given.

@@ -7,7 +7,7 @@ import pytest
 
 from secureworker.core.errors import AccessDenied, ServiceError, SettingsError
 from secureworker.queue.answers import read_json
-from secureworker.queue.claiming import TaskclusterQueue
+from secureworker.queue.claiming import TaskclusterQueue, check_queue
 from secureworker.testing import IDENTITY, TASK_ID, a_claim_answer
 from tests.queue.scripted import CREDENTIALS, Scripted, error, text
 
@@ -133,17 +133,17 @@ def test_what_is_cut_is_only_what_is_too_deep() -> None:
 
 async def test_a_queue_that_is_there_is_found(server: Scripted) -> None:
     server.then({"alive": True, "uptime": 1})
-    await queue_at(server).check()
+    await check_queue(server.calls)
 
 
 @pytest.mark.parametrize("answer", [{}, {"alive": "yes"}, error(404, "Not found")])
 async def test_something_else_at_the_root_url_is_an_error_of_the_settings(server: Scripted, answer: Any) -> None:
     server.then(answer)
     with pytest.raises(SettingsError, match="no Taskcluster at the policy's root URL"):
-        await queue_at(server).check()
+        await check_queue(server.calls)
 
 
 async def test_a_web_page_at_the_root_url_is_an_error(server: Scripted) -> None:
     server.then(text("<h1>It works!"))
     with pytest.raises(ServiceError, match="is the root URL a Taskcluster's"):
-        await queue_at(server).check()
+        await check_queue(server.calls)
