@@ -13,9 +13,11 @@ import taskcluster
 import taskcluster.aio
 from aiohttp import web
 
+from secureworker.app import AUDIT_LOG
 from secureworker.core.ids import ArtifactName, RunId, TaskId, WorkerPool
 from secureworker.core.statement import CHAIN_OF_TRUST
 from secureworker.demo.account import Account
+from secureworker.demo.ledger import show_log
 from secureworker.demo.scenes import WORKER_POOL, Scene, definition, scenes
 from secureworker.demo.stage import Stage, build, worker, write_policy
 from secureworker.host.http import open_session
@@ -88,6 +90,10 @@ async def play(account: Account, directory: Path, output: Path) -> bool:
                 for ending in endings
                 if ending.scene.signed
             ]
+    account.chapter("The audit log, which the worker's signer kept, is verified in the same way")
+    names = tuple(ending.scene.name for ending in endings if ending.scene.signed)
+    log = stage.directory / "state" / AUDIT_LOG
+    verified.append(await asyncio.to_thread(show_log, account, log, stage.public_key, output, names))
     account.table(
         [
             (ending.scene.name, ending.task_id, f"{ending.state} / {ending.reason}", ending.why, ending.as_it_should)

@@ -50,6 +50,20 @@ def test_the_demo_ends_every_task_as_it_should_and_what_it_writes_verifies(tmp_p
     for directory in ("build-tarball", "nosy"):
         argv = [sys.executable, "-m", "secureworker", "verify", str(output / directory), "--key", str(key)]
         assert subprocess.run(argv, check=False).returncode == 0
+    # Each signature is in the audit log, and the log is the one that was published with each task.
+    kept = [f"--checkpoint={output / name / 'public' / 'audit.tlog-proof'}" for name in ("build-tarball", "nosy")]
+    argv = [
+        sys.executable,
+        "-m",
+        "secureworker",
+        "audit",
+        "verify",
+        str(output / "audit-log"),
+        "--key",
+        str(key),
+        *kept,
+    ]
+    assert subprocess.run(argv, check=False).returncode == 0
     changed = bytearray(chain.read_bytes())
     changed[100] ^= 1
     chain.write_bytes(changed)
