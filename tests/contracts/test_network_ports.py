@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from secureworker.core.doors import Destination, Door, Doors
+from secureworker.core.errors import SandboxError
 from secureworker.core.paths import Route
 from secureworker.core.plan import Plan
 from secureworker.ports import Doors as DoorsPort
 from secureworker.ports import Networks
 from secureworker.proxy.doors import open_doors
 from secureworker.sandbox import kernel
-from secureworker.sandbox.netns import NamespaceNetworks
+from secureworker.sandbox.netns import NamespaceNetworks, network_namespace
 from secureworker.testing import FakeClock, FakeDoors, FakeNetworks, FakeRun, FakeTaskLog, a_claim
 from secureworker.testing.time import Failures
 from tests.sandbox.cage import a_plan
@@ -118,6 +119,17 @@ async def test_the_listeners_are_on_the_loopback_of_the_namespace_and_gone_with_
     for descriptor in held:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+@pytest.mark.sandbox
+async def test_a_network_that_cannot_be_made_is_an_error_and_leaves_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with (
+        pytest.raises(SandboxError, match="a network namespace cannot be made: Address already in use"),
+        network_namespace((Door.EGRESS, Door.EGRESS)),
+    ):
+        pytest.fail("it was made")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 UNPRIVILEGED = """

@@ -161,6 +161,8 @@ class Raw:
     port: int
     received: list[bytearray] = field(default_factory=list)
     """One for each connection."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """A connection is over."""
 
     @property
     def everything(self) -> bytes:
@@ -189,6 +191,7 @@ async def raw_server(
         except (ConnectionError, ssl.SSLError):
             pass
         finally:
+            raw.ended.set()
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import struct
 from contextlib import suppress
 
 import aiohttp
@@ -168,6 +169,59 @@ async def test_tls_with_another_host_or_no_tls_is_refused_and_the_host_gets_no_b
         (note,) = opened.log.notes
         assert f"refused files.test:{raw.port}" in note
         assert opened.traffic() == ()
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+async def test_a_connect_with_a_body_is_refused(framing: bytes) -> None:
+    async with raw_server() as raw, doors_open(doors(internal("files.test", raw.port)), names=HERE) as opened:
+        said = connect(f"files.test:{raw.port}").replace(b"\r\n\r\n", b"\r\n" + framing + b"\r\n\r\nhello")
+        assert status(await say(opened.egress, said)) == 400
+        assert raw.received == []
+
+
+async def test_a_name_without_an_address_is_a_502() -> None:
+    async with doors_open(doors(internal("files.test", 443)), names={"files.test": ""}) as opened:
+        assert status(await say(opened.egress, connect("files.test:443"))) == 502
+        assert "has no address" in opened.log.notes[0]
+
+
+async def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+    names = {"files.test": "127.0.0.2 127.0.0.1"}
+    async with raw_server(b"answer") as raw, doors_open(doors(internal("files.test", raw.port)), names=names) as opened:
+        answer = await say(opened.egress, connect(f"files.test:{raw.port}"), real_hello("files.test"))
+        assert answer.endswith(b"answer")
+
+
+async def test_a_plain_answer_that_never_ends_is_cut() -> None:
+    async with raw_server() as raw:
+        limits, named = TunnelLimits(60, 0.1), doors(internal("files.test", raw.port, plain=True))
+        async with doors_open(named, names=HERE, limits=limits) as opened:
+            said = f"GET http://files.test:{raw.port}/ HTTP/1.1\r\nHost: files.test:{raw.port}\r\n\r\n"
+            assert await say(opened.egress, said.encode()) == b""
+
+
+async def test_a_plain_request_to_an_address_within_is_refused() -> None:
+    async with raw_server() as raw:
+        named = doors(Destination("files.test", raw.port, plain=True))
+        async with doors_open(named, names=HERE) as opened:
+            said = f"GET http://files.test:{raw.port}/ HTTP/1.1\r\nHost: files.test:{raw.port}\r\n\r\n"
+            assert status(await say(opened.egress, said.encode())) == 403
+        assert raw.received == []
+
+
+async def test_a_side_that_breaks_off_ends_the_tunnel() -> None:
+    async with (
+        raw_server(b"answer", close=False) as raw,
+        doors_open(doors(internal("files.test", raw.port)), names=HERE) as opened,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", opened.egress)
+        writer.write(connect(f"files.test:{raw.port}") + real_hello("files.test"))
+        await reader.readuntil(b"answer")
+        # A reset, not an end.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+        async with asyncio.timeout(SECONDS):
+            await raw.ended.wait()
 
 
 async def test_tls_to_the_proxy_itself_is_refused() -> None:
