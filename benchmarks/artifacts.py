@@ -24,9 +24,10 @@ from pathlib import Path
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, UploadSettings
 from secureworker.core.plan import OutputRules
+from secureworker.core.uploads import ArtifactRequest, PutTarget, UploadTarget
 from secureworker.host.http import open_session
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
-from secureworker.ports import ArtifactRequest, PutTarget, UploadTarget, Workspace
+from secureworker.ports import Workspace
 from secureworker.testing import EPOCH, SHA256, FakeClock, FakeRun, a_claim
 
 MIB = 2**20

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from secureworker.core.audit import AuditRecord
 from secureworker.core.claim import Claim, Credentials
@@ -17,6 +17,7 @@ from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import Execution, Resolution
 from secureworker.core.plan import OutputRules, Plan
 from secureworker.core.secrets import SecretBytes
+from secureworker.core.uploads import ArtifactRequest, UploadTarget
 
 
 class Clock(Protocol):
@@ -183,65 +184,6 @@ class Outputs(Protocol):
         Raises:
             BadArtifact: an output is a link, a device, too large, badly named, or outside the rules.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class StorageS3:
-    """createArtifact with storage type `s3`."""
-
-    name: ArtifactName
-    content_type: str
-    expires: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StorageObject:
-    """createArtifact with storage type `object`."""
-
-    name: ArtifactName
-    content_type: str
-    expires: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StorageError:
-    """createArtifact with storage type `error`: a name that says why there is nothing behind it."""
-
-    name: ArtifactName
-    reason: str
-    """One of the Queue's enum: `file-missing-on-worker`, `invalid-resource-on-worker`, `too-large-file-on-worker`,
-    `file-not-readable-on-worker`."""
-    message: str
-    expires: datetime
-
-
-ArtifactRequest: TypeAlias = StorageS3 | StorageObject | StorageError
-
-
-@dataclass(frozen=True, slots=True)
-class PutTarget:
-    """Where the bytes of an s3 artifact go."""
-
-    url: str
-    """Presigned: a secret until it expires. Never logged."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectTarget:
-    """How the bytes of an object artifact get to the Object service."""
-
-    object_name: str
-    upload_id: str
-    project_id: str
-    credentials: Credentials
-
-
-@dataclass(frozen=True, slots=True)
-class NoTarget:
-    """Nothing to upload."""
-
-
-UploadTarget: TypeAlias = PutTarget | ObjectTarget | NoTarget
 
 
 class ClaimedRun(Protocol):

@@ -10,7 +10,7 @@ import aiohttp
 
 from secureworker.artifacts.transfer import BytesBody, FileBody, NotStored, put
 from secureworker.core.ids import Sha256
-from secureworker.ports import ObjectTarget
+from secureworker.core.uploads import ObjectTarget
 
 _INLINE_BYTES = 8192
 """`maxLength` of `objectData` in Taskcluster's schema upload-method-data-inline.json, decoded."""

@@ -21,21 +21,18 @@ from secureworker.artifacts.objects import ObjectService
 from secureworker.artifacts.transfer import BytesBody, FileBody, NotStored, put
 from secureworker.core.errors import HostError, ServiceError
 from secureworker.core.ids import ArtifactName, Sha256
-from secureworker.host.threads import in_thread
-from secureworker.ports import (
-    Artifact,
+from secureworker.core.uploads import (
     ArtifactRequest,
-    ClaimedRun,
-    Clock,
     NoTarget,
     ObjectTarget,
     PutTarget,
-    SignedFile,
     StorageError,
     StorageObject,
     StorageS3,
     UploadTarget,
 )
+from secureworker.host.threads import in_thread
+from secureworker.ports import Artifact, ClaimedRun, Clock, SignedFile
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from secureworker.core.claim import Claim, Credentials, Json, parse_credentials,
 from secureworker.core.errors import Defect, ServiceError, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
-from secureworker.ports import (
+from secureworker.core.uploads import (
     ArtifactRequest,
     NoTarget,
     ObjectTarget,

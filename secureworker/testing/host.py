@@ -15,15 +15,8 @@ from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus
 from secureworker.core.plan import OutputRules, Plan
 from secureworker.core.secrets import SecretBytes
-from secureworker.ports import (
-    Artifact,
-    Network,
-    SignedFile,
-    Statement,
-    StorageError,
-    TaskLog,
-    Workspace,
-)
+from secureworker.core.uploads import StorageError
+from secureworker.ports import Artifact, Network, SignedFile, Statement, TaskLog, Workspace
 from secureworker.testing.build import IDENTITY, an_artifact, an_execution
 from secureworker.testing.time import Failures, FakeClock
 

@@ -9,7 +9,7 @@ from secureworker.core.claim import Claim, Credentials
 from secureworker.core.errors import Defect, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
-from secureworker.ports import (
+from secureworker.core.uploads import (
     ArtifactRequest,
     NoTarget,
     ObjectTarget,

@@ -21,9 +21,9 @@ from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import Execution, ExitCode, KilledBySignal, Refused, Resolution
 from secureworker.core.plan import Plan
 from secureworker.core.policy import Policy
+from secureworker.core.uploads import ArtifactRequest, UploadTarget
 from secureworker.ports import (
     Artifact,
-    ArtifactRequest,
     ArtifactStore,
     AuditLog,
     ClaimedRun,
@@ -32,7 +32,6 @@ from secureworker.ports import (
     Sandbox,
     SignedFile,
     TaskLog,
-    UploadTarget,
     Workspace,
 )
 

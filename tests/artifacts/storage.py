@@ -14,13 +14,7 @@ from aiohttp.test_utils import TestServer
 from secureworker.core.claim import Claim, Credentials
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
-from secureworker.ports import (
-    ArtifactRequest,
-    NoTarget,
-    PutTarget,
-    StorageError,
-    UploadTarget,
-)
+from secureworker.core.uploads import ArtifactRequest, NoTarget, PutTarget, StorageError, UploadTarget
 from secureworker.testing import FakeClock, a_claim
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -20,10 +20,11 @@ from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSetti
 from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import HostError, ServiceError
 from secureworker.core.ids import ArtifactName
+from secureworker.core.uploads import ObjectTarget, StorageObject
 from secureworker.localqueue.blobs import OBJECTS
 from secureworker.localqueue.server import Running, serve
 from secureworker.localqueue.settings import Settings, StaticClient
-from secureworker.ports import ObjectTarget, SignedFile, StorageObject
+from secureworker.ports import SignedFile
 from tests.artifacts.conftest import Sealed
 from tests.artifacts.storage import HurriedClock, UploadRun
 

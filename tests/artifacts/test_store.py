@@ -15,7 +15,8 @@ from aiohttp import web
 from secureworker.artifacts.store import MAX_MESSAGE, HttpArtifactStore, UploadSettings
 from secureworker.core.errors import HostError, ServiceError, Stop, StopReason
 from secureworker.core.ids import ArtifactName
-from secureworker.ports import NoTarget, PutTarget, SignedFile, StorageError, StorageS3, UploadTarget
+from secureworker.core.uploads import NoTarget, PutTarget, StorageError, StorageS3, UploadTarget
+from secureworker.ports import SignedFile
 from secureworker.testing import EPOCH
 from tests.artifacts.conftest import Sealed
 from tests.artifacts.storage import EXPIRED, S3, TOO_SLOW, HurriedClock, UploadRun

@@ -17,19 +17,11 @@ from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import Defect, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
+from secureworker.core.uploads import NoTarget, ObjectTarget, PutTarget, StorageError, StorageObject, StorageS3
 from secureworker.host.clock import SystemClock
 from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings, StaticClient
-from secureworker.ports import (
-    ClaimedRun,
-    NoTarget,
-    ObjectTarget,
-    PutTarget,
-    Queue,
-    StorageError,
-    StorageObject,
-    StorageS3,
-)
+from secureworker.ports import ClaimedRun, Queue
 from secureworker.queue.claiming import connect
 from secureworker.testing import IDENTITY, FakeClock, FakeQueue, FakeRun, a_claim
 

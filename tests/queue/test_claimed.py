@@ -8,7 +8,7 @@ import pytest
 from secureworker.core.errors import AccessDenied, Defect, ServiceError, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
-from secureworker.ports import NoTarget, ObjectTarget, PutTarget, StorageError, StorageObject, StorageS3
+from secureworker.core.uploads import NoTarget, ObjectTarget, PutTarget, StorageError, StorageObject, StorageS3
 from secureworker.queue.claimed import TaskclusterRun
 from secureworker.testing import EPOCH, IDENTITY, TASK_ID, a_claim
 from tests.queue.scripted import Scripted, error, no_content
