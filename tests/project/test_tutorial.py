@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
+BLOCK = re.compile(r"(?:`([\w/.]+)`:\n\n)?^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-def _blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+def _as_one_script(text: str) -> str:
+    """Put the blocks one after the other; a file that the reader saves is written where the text says so."""
+    parts = ["set -e\ntrap 'kill %1 2>/dev/null || :' EXIT\n"]
+    for path, language, block in BLOCK.findall(text):
+        parts.append(block if language == "sh" else f"cat > {path} <<'SAVED'\n{block}SAVED\n")
+    return "".join(parts)
 
 
 def _free_port() -> int:
@@ -33,11 +39,7 @@ def test_the_tutorial_works_as_it_is_written(checkout: Path, tmp_path: Path) -> 
     assert port
     policy.write_text(policy.read_text().replace("8080", port[1]))
     text = text.replace("/var/lib/secureworker-tutorial", str(tmp_path / "state"))
-    (create_task,) = _blocks(text, "python")
-    commands = _blocks(text, "sh")
-    # The file that the reader saves between two steps; and no job is left behind where a step fails.
-    save = f"cat > tutorial/create_task.py <<'SAVED'\n{create_task}SAVED\n"
-    script = "".join(["set -e\ntrap 'kill %1 2>/dev/null || :' EXIT\n", *commands[:2], save, *commands[2:]])
+    script = _as_one_script(text)
 
     done = subprocess.run(
         ["bash", "-mc", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
