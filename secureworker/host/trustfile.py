@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from importlib.resources import files
@@ -68,6 +69,7 @@ def _read(document: Document) -> Trust:
     value: dict[str, Any] = document.value
     found: list[tuple[Path, str]] = []
     pools = tuple(_pool(name, written, found) for name, written in value["worker-pools"].items())
+    found += _contradictions(pools)
     if found:
         raise BadDocument(tuple(document.complain(path, message) for path, message in found))
     return Trust(pools, value.get("root-url", ""))
@@ -82,6 +84,19 @@ def _pool(name: str, written: dict[str, Any], found: list[tuple[Path, str]]) -> 
             found.append(((*at, index), "this key is here twice; keep one"))
         seen.add(key.raw)
     return TrustPool(WorkerPool.parse(name), Implementation(written["implementation"]), keys)
+
+
+def _contradictions(pools: tuple[TrustPool, ...]) -> Iterator[tuple[Path, str]]:
+    """Find keys that are revoked for one pool only: who stole a key does not care which pool it was of."""
+    revoked = {key.raw: pool.worker_pool for pool in pools for key in pool.keys if key.state is KeyState.REVOKED}
+    for pool in pools:
+        for index, key in enumerate(pool.keys):
+            if key.raw in revoked and key.state is not KeyState.REVOKED:
+                at: Path = ("worker-pools", str(pool.worker_pool), "keys", index, "state")
+                yield (
+                    at,
+                    f"found {key.state.value!r}, but for {revoked[key.raw]} this key is revoked; revoke it here too",
+                )
 
 
 def _key(at: Path, written: dict[str, Any], found: list[tuple[Path, str]]) -> TrustKey:

@@ -116,6 +116,16 @@ def test_a_key_that_a_pool_has_twice_is_refused(refused: Refused) -> None:
     assert "this key is here twice; keep one" in refused(GOOD + key)
 
 
+def test_a_key_that_is_revoked_for_one_pool_is_revoked_for_all(refused: Refused) -> None:
+    pool = GOOD[GOOD.index("  releng/signing") :]
+    revoked = pool.replace("releng/signing", "releng/other").replace("state: active", "state: revoked")
+
+    message = refused(GOOD + revoked)
+
+    assert "/trust.yml:9: " in message
+    assert "for releng/other this key is revoked; revoke it here too" in message
+
+
 @pytest.mark.parametrize("text", ["", "[]", "version: 1", "version: 1\nworker-pools: {}", "a: [", "x" * 5_000_000])
 def test_what_is_no_trust_file_is_refused(refused: Refused, text: str) -> None:
     assert "trust.yml" in refused(text)
