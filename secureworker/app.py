@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from secureworker import __version__
+from secureworker.artifacts.inputs import HttpInputs, InputSettings
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
@@ -28,6 +29,7 @@ from secureworker.ports import AuditLog, Events
 from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, check_queue, open_calls
 from secureworker.queue.services import Services
+from secureworker.queue.upstream import UpstreamTasks
 from secureworker.registration.source import Held, Source, Surroundings, begin
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
 from secureworker.sandbox.netns import NamespaceNetworks
@@ -35,6 +37,7 @@ from secureworker.signing.client import SignerClient, child_settings, child_sign
 from secureworker.signing.keys import read_public_key
 from secureworker.signing.keyuris import files_of
 from secureworker.signing.policies import MAX_BYTES, check_policy
+from secureworker.signing.verify import checks
 from secureworker.worker.audited import AuditedQueue, AuditedSandbox, AuditedStore, conclude, policy_record
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
@@ -223,6 +226,8 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                 workspaces=workspaces,
                 networks=NamespaceNetworks(),
                 doors=doors,
+                inputs=HttpInputs(session, UpstreamTasks(calls), clock, InputSettings(policy.root_url)),
+                checks=checks(),
                 secrets=LentSecrets(memory, settings.credentials_directory, services.secret),
                 sandbox=sandbox,
                 outputs=SealedOutputs(clock),

@@ -11,9 +11,11 @@ from datetime import datetime
 from typing import Protocol
 
 from secureworker.core.audit import AuditRecord
+from secureworker.core.chain import Upstream
 from secureworker.core.claim import Claim, Credentials
 from secureworker.core.doors import Door, Traffic
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
+from secureworker.core.inputs import Input, Received
 from secureworker.core.outcome import Execution, Resolution
 from secureworker.core.plan import OutputRules, Plan
 from secureworker.core.secrets import SecretBytes
@@ -133,6 +135,33 @@ class Secrets(Protocol):
         Raises:
             HostError: a secret of this host cannot be had.
             ServiceError: one of Taskcluster's cannot be had now.
+        """
+
+
+class Inputs(Protocol):
+    """Fetches what scripts are given of other tasks."""
+
+    async def gather(self, run: "ClaimedRun", tasks: tuple[TaskId, ...]) -> tuple[Upstream, ...]:
+        """Fetch the facts about tasks, in their order, with the run's own credentials. Nothing of them is judged.
+
+        Raises:
+            BadPayload: the run's task may not read one of them.
+            ServiceError: something cannot be asked now.
+        """
+
+    async def fetch(
+        self, run: "ClaimedRun", inputs: tuple[Input, ...], max_bytes: int, workspace: Workspace
+    ) -> Received:
+        """Fetch what was judged to be an input, each to `plan.INPUT_DIR/<task id>/<name>`, and never a byte else.
+
+        From the run that the signed statement names, into a place that the script does not reach; there its decoded
+        bytes are hashed, and only where that is the signed digest it gets its name. An optional one that cannot be had,
+        is too large, or has another digest is left out.
+
+        Raises:
+            BadPayload: one that is not optional is not there, has another digest, or is too large.
+            ServiceError: one cannot be had now, after all attempts.
+            HostError: the disk is full.
         """
 
 

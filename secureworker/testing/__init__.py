@@ -31,11 +31,13 @@ from secureworker.testing.host import (
     FakeTaskLogs,
     FakeWorkspaces,
 )
+from secureworker.testing.inputs import FAKE_CHECKS, FakeInputs, fake_signature
 from secureworker.testing.queue import FakeQueue, FakeRun
 from secureworker.testing.time import EPOCH, Failures, FakeClock, VirtualLoop, run_virtual
 
 __all__ = [
     "EPOCH",
+    "FAKE_CHECKS",
     "IDENTITY",
     "ROOT_URL",
     "SHA256",
@@ -45,6 +47,7 @@ __all__ = [
     "FakeClock",
     "FakeDoors",
     "FakeEvents",
+    "FakeInputs",
     "FakeNetworks",
     "FakeOutputs",
     "FakeQueue",
@@ -63,5 +66,6 @@ __all__ = [
     "a_script",
     "an_artifact",
     "an_execution",
+    "fake_signature",
     "run_virtual",
 ]

@@ -9,7 +9,9 @@ class Phase(Enum):
 
     CLAIMED = "claimed"
     DECIDING = "deciding"
+    VERIFYING = "verifying"
     PREPARING = "preparing"
+    FETCHING = "fetching"
     CONFIRMING = "confirming"
     RUNNING = "running"
     SEALING = "sealing"

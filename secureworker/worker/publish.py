@@ -1,13 +1,14 @@
 """From a script's outputs to artifacts: sealed, then signed, then stored. In this order, always."""
 
 import logging
+from dataclasses import dataclass
 
 from secureworker.core.audit import AuditRecord, Ending, Event, text
 from secureworker.core.errors import BadArtifact, SecureworkerError, Stop
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
-from secureworker.ports import ClaimedRun, Statement, Workspace
+from secureworker.ports import ClaimedRun, Statement, VerifiedInput, Workspace
 from secureworker.worker.audited import artifacts_record, conclude, run_of
 from secureworker.worker.progress import Phase, Progress
 from secureworker.worker.tools import Tools
@@ -20,8 +21,16 @@ MAX_ERROR_ARTIFACTS = 10
 _RESERVED = ("public/chain-of-trust.json", "public/provenance", "public/audit.tlog-proof", "public/logs/")
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A script that has ended, and what it was given of other tasks."""
+
+    execution: Execution
+    inputs: tuple[VerifiedInput, ...] = ()
+
+
 async def publish(
-    run: ClaimedRun, tools: Tools, plan: Plan, workspace: Workspace, execution: Execution, progress: Progress
+    run: ClaimedRun, tools: Tools, plan: Plan, workspace: Workspace, ran: Ran, progress: Progress
 ) -> None:
     """Seal, sign and store the outputs of a script that has ended.
 
@@ -45,12 +54,13 @@ async def publish(
     signed = await tools.signer.sign(
         Statement(
             claim=claim,
-            execution=execution,
+            execution=ran.execution,
             artifacts=artifacts,
             policy_sha256=tools.policy.sha256,
             script=plan.script,
             script_sha256=script_sha256(plan),
             root_url=plan.root_url,
+            inputs=ran.inputs,
         )
     )
 

@@ -22,8 +22,9 @@ from secureworker.worker.guards import (
     watch_time,
 )
 from secureworker.worker.lease import Lease
+from secureworker.worker.obtain import judge, obtain
 from secureworker.worker.progress import Phase, Progress
-from secureworker.worker.publish import publish, salvage, script_sha256
+from secureworker.worker.publish import Ran, publish, salvage, script_sha256
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import supervise
 from secureworker.worker.tools import Tools
@@ -56,8 +57,16 @@ async def _work(
     log.note(f"the policy admits this task to run the script {plan.script}, sha256:{script_sha256(plan)}")
     log.cap(plan.limits.log_bytes)
 
+    progress.phase = Phase.VERIFYING
+    wanted = await judge(run, tools, plan, log)
+    if isinstance(wanted, Refused):
+        return wanted
+
     progress.phase = Phase.PREPARING
     async with tools.workspaces.open(plan) as workspace:
+        progress.phase = Phase.FETCHING
+        inputs = await obtain(run, tools, plan, wanted, workspace, log)
+
         progress.phase = Phase.CONFIRMING
         await run.confirm()  # nothing irreversible before this
 
@@ -85,7 +94,7 @@ async def _work(
         logger.info("%s: the script ended: %s", claim, describe(execution.status))
 
         if resolve(exited) is Resolution.COMPLETED or plan.outputs.on_failure:
-            await publish(run, tools, plan, workspace, execution, progress)
+            await publish(run, tools, plan, workspace, Ran(execution, inputs), progress)
     return exited
 
 

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
+from secureworker.core.verification import Checks
 from secureworker.ports import (
     ArtifactStore,
     AuditLog,
     Clock,
     Doors,
+    Inputs,
     Networks,
     Outputs,
     Sandbox,
@@ -30,6 +32,9 @@ class Tools:
     workspaces: Workspaces
     networks: Networks
     doors: Doors
+    inputs: Inputs
+    checks: Checks
+    """What inputs' statements are held against."""
     secrets: Secrets
     sandbox: Sandbox
     outputs: Outputs

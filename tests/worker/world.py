@@ -18,6 +18,7 @@ from secureworker.testing.host import (
     FakeTaskLogs,
     FakeWorkspaces,
 )
+from secureworker.testing.inputs import FAKE_CHECKS, FakeInputs
 from secureworker.testing.queue import FakeQueue, FakeRun
 from secureworker.testing.time import FakeClock
 from secureworker.worker.loop import ClaimLoop
@@ -39,6 +40,7 @@ class World:
         self.workspaces = FakeWorkspaces(self.clock)
         self.networks = FakeNetworks()
         self.doors = FakeDoors()
+        self.inputs = FakeInputs(self.clock)
         self.secrets = FakeSecrets()
         self.queue = FakeQueue(self.clock)
         self.sandbox = FakeSandbox(self.clock)
@@ -59,6 +61,8 @@ class World:
             workspaces=self.workspaces,
             networks=self.networks,
             doors=self.doors,
+            inputs=self.inputs,
+            checks=FAKE_CHECKS,
             secrets=self.secrets,
             sandbox=self.sandbox,
             outputs=self.outputs,

@@ -1,0 +1,93 @@
+"""What a script is given of other tasks: asked for, judged, told, fetched. In this order, always."""
+
+import asyncio
+import functools
+import logging
+
+from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
+from secureworker.core.chain import Judgement, Report, judge_inputs
+from secureworker.core.inputs import Input
+from secureworker.core.outcome import Refused
+from secureworker.core.plan import Plan
+from secureworker.core.trust import from_policy
+from secureworker.ports import ClaimedRun, TaskLog, VerifiedInput, Workspace
+from secureworker.worker.audited import run_of
+from secureworker.worker.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+_INLINE_BYTES = 1024 * 1024
+"""Of statements: they are read in 30 ms. More is for a thread, so that meanwhile a claim can be renewed."""
+
+
+async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> tuple[Input, ...] | Refused:
+    """Verify the tasks whose artifacts are wanted, and say which of them are inputs. Nothing is fetched but statements.
+
+    Every step is told in the task log, and every task's verification in the audit log.
+
+    Raises:
+        BadPayload, ServiceError: as `ports.Inputs.gather`.
+    """
+    if not plan.inputs.wanted:
+        return ()
+    facts = await tools.inputs.gather(run, plan.inputs.tasks())
+    trust = from_policy(tools.policy.trust, tools.policy.root_url)
+    work = functools.partial(judge_inputs, plan.inputs, plan.script, facts, trust, tools.clock.now(), tools.checks)
+    size = sum(len(each.statements.signed) + len(each.statements.bundle or b"") for each in facts)
+    judgement = work() if size <= _INLINE_BYTES else await asyncio.to_thread(work)
+    _tell(judgement, log)
+    for report in judgement.reports:
+        await tools.audit.append(_record(run, report))
+    if judgement.reasons:
+        return Refused(judgement.reasons)
+    logger.info("%s: %d inputs of %d tasks are as they were signed for", run.claim, len(judgement.inputs), len(facts))
+    return judgement.inputs
+
+
+async def obtain(
+    run: ClaimedRun, tools: Tools, plan: Plan, inputs: tuple[Input, ...], workspace: Workspace, log: TaskLog
+) -> tuple[VerifiedInput, ...]:
+    """Fetch inputs into the script's directory, and give those that are there.
+
+    Raises:
+        BadPayload, ServiceError, HostError: as `ports.Inputs.fetch`.
+    """
+    if not inputs:
+        return ()
+    received = await tools.inputs.fetch(run, inputs, plan.inputs.max_size, workspace)
+    for absent, why in received.absent:
+        log.note(f"the optional input {absent} is left out: {why}")
+        details: tuple[tuple[str, Detail], ...] = (
+            ("upstreamTaskId", absent.task_id),
+            ("upstreamRunId", int(absent.run_id)),
+            ("artifact", text(absent.name)),
+            ("reason", text(why)),
+        )
+        record = AuditRecord(Event.INPUT_VERIFICATION, Ending.FAILED, run_of(run.claim), details=details)
+        await tools.audit.append(record)
+    log.note(f"{len(received.inputs)} inputs of {received.size} bytes have the digests that were signed")
+    return tuple(VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs)
+
+
+def _tell(judgement: Judgement, log: TaskLog) -> None:
+    for report in judgement.reports:
+        run = "" if report.run_id is None else f", run {int(report.run_id)}"
+        log.note(f"inputs of the task {report.task_id}{run}: {'verified' if report.verified else 'not verified'}")
+        for step in report.steps:
+            mark = "passed" if step.passed else "NOT PASSED"
+            log.note(f"  {step.number}. {step.name}: {mark}: {'; '.join(step.details)}")
+    for why in judgement.absent:
+        log.note(f"an optional input is left out: {why}")
+
+
+def _record(run: ClaimedRun, report: Report) -> AuditRecord:
+    details: list[tuple[str, Detail]] = [("upstreamTaskId", report.task_id)]
+    if report.run_id is not None:
+        details.append(("upstreamRunId", int(report.run_id)))
+    if report.key:
+        details.append(("key", report.key))
+    if not report.verified:
+        failed = report.steps[-1]
+        details.append(("reason", text(f"{failed.name}: {'; '.join(failed.details)}")))
+    ending = Ending.OK if report.verified else Ending.FAILED
+    return AuditRecord(Event.INPUT_VERIFICATION, ending, run_of(run.claim), details=tuple(details))
