@@ -128,7 +128,11 @@ async def run_local(
     worker = StaticClient(
         "local/worker",
         Secret(taskcluster.slugId()),
-        (f"queue:claim-work:{policy.worker_pool}", f"queue:worker-id:{WORKER_GROUP}/{WORKER_ID}"),
+        (
+            f"queue:claim-work:{policy.worker_pool}",
+            f"queue:worker-id:{WORKER_GROUP}/{WORKER_ID}",
+            *(extra.scope for extra in policy.worker_scopes),
+        ),
     )
     author = StaticClient("local/author", Secret(taskcluster.slugId()), ("*",))
     settings = Settings(

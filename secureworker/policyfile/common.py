@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from secureworker.core.ids import WorkerPool
 from secureworker.core.policy import DenyRule, Source, TaskConstraints, TrustedKey, TrustedPool
+from secureworker.core.privileges import ExtraScope
 from secureworker.core.schemas import BadSchema, CompiledSchema, Path
 from secureworker.core.scopes import overlaps
 from secureworker.policyfile.draft import Draft
@@ -39,6 +40,21 @@ def read_constraints(draft: Draft) -> TaskConstraints:
         definition=_definition(draft, ("tasks", "definition")),
         deny=tuple(_denial(draft, index, each) for index, each in enumerate(draft.get(("tasks", "deny"), []))),
     )
+
+
+def read_worker_scopes(draft: Draft) -> tuple[ExtraScope, ...]:
+    """Read `worker-scopes`: what the worker's own credentials may do beside claiming."""
+    at: Path = ("worker-scopes",)
+    found: list[ExtraScope] = []
+    for index, written in enumerate(draft.get(at, [])):
+        scope, here = written["scope"], (*at, index, "scope")
+        _check_allowed(draft, here, scope)
+        if any(overlaps(own, scope) for own in ("queue:claim-work:*", "queue:worker-id:*")):
+            draft.complain(here, f"found {scope!r}; the worker claims from worker-pool as itself, and needs no more")
+        if any(each.scope == scope for each in found):
+            draft.complain(here, f"{scope!r} is there twice; keep one")
+        found.append(ExtraScope(scope, written["reason"]))
+    return tuple(found)
 
 
 def _check_allowed(draft: Draft, at: Path, pattern: str) -> None:

@@ -82,6 +82,7 @@ def _of_policy(old: Policy, new: Policy) -> Iterator[Change]:
         ]
         for policy in (old, new)
     )
+    yield from _members("worker-scopes", *([each.scope for each in policy.worker_scopes] for policy in (old, new)))
     yield from _members("trust", before, after)
     was, now = (
         {key.id: [str(key.valid_until), key.revoked] for pool in policy.trust for key in pool.keys}

@@ -12,7 +12,7 @@ from secureworker.core.ids import Sha256, WorkerPool
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule, When
 from secureworker.core.schemas import CompiledSchema, Path
 from secureworker.host.documents import BadDocument, parse
-from secureworker.policyfile.common import read_constraints, read_trust
+from secureworker.policyfile.common import read_constraints, read_trust, read_worker_scopes
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.places import Places
 from secureworker.policyfile.rules import check_environment, read_rule
@@ -70,6 +70,7 @@ def _read(draft: Draft, sha256: Sha256) -> Policy:
         sha256=sha256,
         root_url=draft.get(("root-url",), ""),
         worker_pool=WorkerPool.parse(draft.get(("worker-pool",), "none/none")),
+        worker_scopes=read_worker_scopes(draft),
         tasks=tasks,
         scripts=scripts,
         trust=trust,

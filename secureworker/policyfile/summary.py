@@ -15,6 +15,7 @@ def of_policy(policy: Policy) -> dict[str, Json]:
         "sha256": policy.sha256,
         "root-url": policy.root_url,
         "worker-pool": str(policy.worker_pool),
+        "worker-scopes": [{"scope": each.scope, "reason": each.reason} for each in policy.worker_scopes],
         "tasks": of_constraints(policy.tasks),
         "scripts": {rule.name: of_script(rule) for rule in policy.scripts},
         "trust": {

@@ -16,11 +16,21 @@ def describe(policy: Policy) -> tuple[str, ...]:
     """Say what a worker with this policy may do: lines of text."""
     return (
         f"This worker talks to {policy.root_url}, and claims tasks of the worker pool {policy.worker_pool} only.",
+        *_worker_scopes(policy),
         "",
         "A task is refused unless",
         *(f"  - {line}" for line in _constraints(policy)),
         *(line for rule in policy.scripts for line in ("", *describe_script(rule))),
         *_trust(policy),
+    )
+
+
+def _worker_scopes(policy: Policy) -> tuple[str, ...]:
+    if not policy.worker_scopes:
+        return ("Its own credentials can do that, and nothing else.",)
+    return (
+        "Its own credentials can do that, and besides",
+        *(f"  - {each.scope}: {each.reason}" for each in policy.worker_scopes),
     )
 
 

@@ -16,6 +16,7 @@ from secureworker.core.policy import (
     TrustedKey,
     UpstreamRule,
 )
+from secureworker.core.privileges import ExtraScope
 from secureworker.core.templates import Template
 from secureworker.policyfile import unenforceable
 from tests.policyfile.policies import END, TASKS, TEXT, problems, read, with_rule, write
@@ -48,6 +49,40 @@ def test_what_tasks_must_be_is_read(tmp_path: Path) -> None:
     assert tasks.definition.problems({})
     (rule,) = tasks.deny
     assert (rule.reason, rule.scopes, rule.definition) == ("no", ("a:b",), None)
+
+
+WORKER_SCOPES = "worker-scopes: [{scope: 'queue:get-artifact:x/*', reason: Inputs are private.}]"
+
+
+def test_scopes_of_the_worker_itself_are_read_with_their_reason(tmp_path: Path) -> None:
+    assert read(tmp_path, f"{TEXT}{WORKER_SCOPES}\n").worker_scopes == (
+        ExtraScope("queue:get-artifact:x/*", "Inputs are private."),
+    )
+    assert read(tmp_path).worker_scopes == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("worker-scopes: []", "worker-scopes: found []; expected a list with 1 or more items"),
+        ("worker-scopes: ['a:b']", "worker-scopes[0]: found"),
+        ("worker-scopes: [{scope: 'a:b'}]", "worker-scopes[0].reason: is missing"),
+        ("worker-scopes: [{scope: 'a:b', reason: ''}]", "worker-scopes[0].reason: found"),
+        ("worker-scopes: [{scope: '*', reason: x}]", "worker-scopes[0].scope: found '*', which covers a whole kind"),
+        ("worker-scopes: [{scope: 'queue:*', reason: x}]", "worker-scopes[0].scope: found 'queue:*', which covers"),
+        ("worker-scopes: [{scope: 'assume:repo:x', reason: x}]", "worker-scopes[0].scope: found 'assume:repo:x': what"),
+        (
+            "worker-scopes: [{scope: 'queue:claim-work:a/b', reason: x}]",
+            "worker-scopes[0].scope: found 'queue:claim-work:a/b'; the worker claims from worker-pool as itself",
+        ),
+        (
+            "worker-scopes: [{scope: 'a:b', reason: x}, {scope: 'a:b', reason: y}]",
+            "worker-scopes[1].scope: 'a:b' is there twice",
+        ),
+    ],
+)
+def test_what_is_wrong_about_scopes_of_the_worker_is_said(tmp_path: Path, line: str, problem: str) -> None:
+    assert any(found.partition(": ")[2].startswith(problem) for found in problems(tmp_path, f"{TEXT}{line}\n"))
 
 
 def test_a_denial_by_definition_is_read(tmp_path: Path) -> None:
