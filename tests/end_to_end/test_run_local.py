@@ -31,7 +31,7 @@ def test_a_bare_payload_is_run_and_its_artifacts_are_written(tmp_path: Path) -> 
     assert told.returncode == 0, told.stderr
     assert "hello from task" in told.stdout
     assert "taken releng" in told.stderr
-    assert "completed / completed; 5 artifacts" in told.stderr
+    assert "completed / completed; 6 artifacts" in told.stderr
     assert (tmp_path / "out/public/hello.txt").read_text().startswith("hello from task")
     assert (tmp_path / "out/public/chain-of-trust.json.sig").stat().st_size == 64
 
