@@ -3,10 +3,8 @@
 import resource
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final, final
-
-import aiohttp
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, assert_never, final
 
 from secureworker.core.doors import Door, Traffic
 from secureworker.core.plan import Plan
@@ -14,12 +12,15 @@ from secureworker.host.http import HttpLimits, open_session
 from secureworker.ports import ClaimedRun, Network, TaskLog
 from secureworker.proxy import egress, taskcluster
 from secureworker.proxy.account import Account
+from secureworker.proxy.egress import EgressDoor
 from secureworker.proxy.reaching import Resolve, system_resolver
-from secureworker.proxy.serving import Served, serving
+from secureworker.proxy.serving import MOST_CONNECTIONS, Served, Talk, serving
+from secureworker.proxy.taskcluster import TaskclusterDoor
 from secureworker.proxy.tunnel import TunnelLimits
 
-UPSTREAM_LIMITS: Final = HttpLimits(stall_seconds=120.0, connections=256)
-"""Of requests to Taskcluster. One that hangs for long holds one of its script's connections, and nobody else's."""
+UPSTREAM_LIMITS: Final = HttpLimits(stall_seconds=120.0, connections=MOST_CONNECTIONS)
+"""Of a run's requests to Taskcluster."""
+_NAMES: Final = {Door.TASKCLUSTER: taskcluster.NAME, Door.EGRESS: egress.NAME}
 DEFAULT_LIMITS: Final = TunnelLimits()
 _DESCRIPTORS: Final = 16_384
 """For this process. A run may cost 512; a worker that has none left could not even renew its claims."""
@@ -41,8 +42,7 @@ class _OpenDoors:
 class ProxyDoors:
     """See `ports.Doors`. Made by `open_doors`."""
 
-    def __init__(self, session: aiohttp.ClientSession, resolve: Resolve, limits: TunnelLimits) -> None:
-        self._session = session
+    def __init__(self, resolve: Resolve, limits: TunnelLimits) -> None:
         self._resolve = resolve
         self._limits = limits
 
@@ -50,31 +50,34 @@ class ProxyDoors:
     async def open(self, run: ClaimedRun, plan: Plan, network: Network, log: TaskLog) -> AsyncIterator[_OpenDoors]:
         """See `ports.Doors`. Leaving takes no time that depends on the script."""
         account = Account(log)
-        listeners = {
-            door: socket.fromfd(there, socket.AF_INET, socket.SOCK_STREAM) for door, there in network.listeners
-        }
-        served = []
-        for door, listener in listeners.items():
-            listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
-            served.append(self._behind(door, listener, run, plan, account))
-        async with serving(tuple(served), account):
-            yield _OpenDoors(account)
+        async with AsyncExitStack() as stack:
+            served = []
+            for door, descriptor in network.listeners:
+                listener = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
+                stack.callback(listener.close)
+                listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
+                talk = await self._behind(door, run, plan, account, stack)
+                served.append(Served(_NAMES[door], listener, talk))
+            async with serving(tuple(served), account):
+                yield _OpenDoors(account)
 
-    def _behind(self, door: Door, listener: socket.socket, run: ClaimedRun, plan: Plan, account: Account) -> Served:
-        if door is Door.TASKCLUSTER:
-            service = taskcluster.TaskclusterDoor(
-                plan.root_url, plan.doors, lambda: run.credentials, self._session, account
-            )
-            return Served(taskcluster.NAME, listener, service.talk)
-        hosts = egress.EgressDoor(plan.doors.destinations, self._resolve, account, self._limits)
-        return Served(egress.NAME, listener, hosts.talk)
+    async def _behind(self, door: Door, run: ClaimedRun, plan: Plan, account: Account, stack: AsyncExitStack) -> Talk:
+        match door:
+            case Door.TASKCLUSTER:
+                # A session for each run: no connection on which one run was answered is used for another.
+                session = await stack.enter_async_context(open_session(UPSTREAM_LIMITS))
+                return TaskclusterDoor(plan.root_url, plan.doors, lambda: run.credentials, session, account).talk
+            case Door.EGRESS:
+                return EgressDoor(plan.doors.destinations, self._resolve, account, self._limits).talk
+            case _:
+                assert_never(door)
 
 
 @asynccontextmanager
 async def open_doors(
     limits: TunnelLimits = DEFAULT_LIMITS, resolve: Resolve | None = None
 ) -> AsyncIterator[ProxyDoors]:
-    """Give the port, with connections to Taskcluster that end with this context.
+    """Give the port.
 
     Args:
         limits: of tunnels.
@@ -82,8 +85,7 @@ async def open_doors(
     """
     _allow_descriptors()
     with system_resolver() as system:
-        async with open_session(UPSTREAM_LIMITS) as session:
-            yield ProxyDoors(session, resolve or system, limits)
+        yield ProxyDoors(resolve or system, limits)
 
 
 def _allow_descriptors() -> None:

@@ -90,8 +90,8 @@ class DoorCage:
 
 def python_mounts() -> tuple[Mount, ...]:
     """Show the environment that the tests run in, and its interpreter."""
-    places = {Path(sys.prefix), Path(sys.base_prefix)} - {Path("/usr")}
-    return tuple(Mount(str(place), str(place)) for place in sorted(places))
+    places = {Path(sys.prefix), Path(sys.base_prefix)}
+    return tuple(Mount(str(place), str(place)) for place in sorted(places) if not place.is_relative_to("/usr"))
 
 
 def python(program: str) -> str:

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from secureworker.core.doors import Doors
+from secureworker.proxy.doors import open_doors
 from tests.proxy.harness import RunWith, a_service, doors_open, raw_server, routes, say, status
 
 SECRETS = routes("GET /api/secrets/v1/secret/project/x/*", "PUT /api/secrets/v1/secret/project/x/*")
@@ -376,3 +377,19 @@ async def test_two_runs_never_use_each_others_credentials() -> None:
         (headers["authorization"].split('"')[1], ext(headers)["authorizedScopes"]) for *_, headers, _ in service.asked
     ]
     assert said == [("one", ["secrets:get:project/x/*"]), ("two", [])] * 5
+
+
+async def test_no_connection_that_answered_one_run_is_used_for_another() -> None:
+    peers: list[object] = []
+
+    async def note(request: web.Request, body: bytes) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        return web.Response()
+
+    async with a_service(note) as service, open_doors() as proxy:
+        for _ in range(2):
+            async with doors_open(DOORS, service.root_url, proxy=proxy) as doors:
+                await say(doors.taskcluster, ASK)
+                await say(doors.taskcluster, ASK)
+    assert peers[0] == peers[1] != peers[2] == peers[3]
