@@ -26,6 +26,7 @@ from secureworker.core.errors import AuditError, HostError, SecureworkerError, S
 from secureworker.core.ids import Sha256, WorkerIdentity, WorkerPool
 from secureworker.core.schemas import CompiledSchema
 from secureworker.host.documents import BadDocument, Document, parse
+from secureworker.host.userns import set_aside
 from secureworker.signing import wire
 from secureworker.signing.confine import (
     Confinement,
@@ -231,7 +232,8 @@ def _target(user: str | int | None, scheme: str) -> tuple[int, int] | None:
     """Give the user and group to become; None: stay as we are."""
     if user is None:
         # A token's files are those of who was let at it: root must say whom else.
-        return (SIGNER_UID, SIGNER_UID) if os.geteuid() == 0 and scheme != "pkcs11" else None
+        uid = set_aside(SIGNER_UID)
+        return (uid, uid) if os.geteuid() == 0 and scheme != "pkcs11" else None
     uid, gid = _user(user)
     return None if uid == os.geteuid() else (uid, gid)
 

@@ -193,4 +193,5 @@ def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, requ
         ),
         secrets=tuple(SecretFile(secret.file, secret.place) for secret in rule.secrets),
         inputs=_inputs(rule, request.wanted),
+        unlimited=rule.unlimited,
     )

@@ -91,6 +91,8 @@ class Execution:
     """Of the bundle's config as it was given to the runtime."""
     traffic: tuple[Traffic, ...] = ()
     """What went through the run's doors, by destination."""
+    unlimited: bool = False
+    """Nothing but its time was limited, as the policy allows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,8 @@ class Plan:
     """What the script may reach beyond its sandbox."""
     secrets: tuple[SecretFile, ...] = ()
     """What the script finds in `secrets.SECRETS_DIR`. Names and places: the values are nowhere in a plan."""
+    unlimited: bool = False
+    """The policy does without limits: of `limits`, only time and log, and what lies in memory."""
     inputs: InputPlan = field(default_factory=InputPlan)
     """What of other tasks the script shall find in `INPUT_DIR`. What is wanted: it is verified by facts to come."""
 

@@ -20,7 +20,7 @@ import rfc8785
 from secureworker.core.claim import Claim, Json
 from secureworker.core.errors import BadPayload
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId, WorkerPool
-from secureworker.core.statement import CHAIN_OF_TRUST, Provenance, exit_status
+from secureworker.core.statement import CHAIN_OF_TRUST, Provenance, exit_status, without_limits
 
 PROVENANCE: Final = ArtifactName("public/provenance.sigstore.json")
 
@@ -176,6 +176,7 @@ def _internal_parameters(claim: Claim, built: Built) -> dict[str, Json]:
             "runtime": execution.runtime,
             "templateSha256": execution.template_sha256,
             "bundleSha256": execution.bundle_sha256,
+            **without_limits(execution),
         },
         "exitStatus": exit_status(execution.status),
         "network": [

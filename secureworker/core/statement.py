@@ -71,9 +71,15 @@ def _environment(provenance: Provenance) -> dict[str, Json]:
         "sandbox": {
             "templateSha256": provenance.execution.template_sha256,
             "bundleSha256": provenance.execution.bundle_sha256,
+            **without_limits(provenance.execution),
         },
         "exitStatus": exit_status(provenance.execution.status),
     }
+
+
+def without_limits(execution: Execution) -> dict[str, Json]:
+    """Write that a script had no limits but its time, as both statements have it; nothing where it had them."""
+    return {"limits": "none"} if execution.unlimited else {}
 
 
 def exit_status(status: ExitStatus) -> dict[str, Json]:

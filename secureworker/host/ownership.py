@@ -5,6 +5,8 @@ import stat
 from collections import deque
 from typing import Final
 
+from secureworker.host.userns import owner
+
 _MAX_LINKS: Final = 40
 """MAXSYMLINKS of the kernel (path_resolution(7))."""
 
@@ -50,7 +52,7 @@ def others_who_could_change(path: str) -> tuple[str, ...]:
 def _look_at(place: str, problems: list[str]) -> str:
     """Check one component; give where it leads if it is a symbolic link."""
     status = os.lstat(place)
-    if status.st_uid not in {0, os.geteuid()}:
+    if owner(status, place) not in {0, os.geteuid()}:
         problems.append(
             f"{place} belongs to uid {status.st_uid}, who could change it; "
             f"it must belong to root or to this user (uid {os.geteuid()})"

@@ -11,6 +11,7 @@ from typing import Final
 from secureworker.core.errors import SettingsError
 from secureworker.host import files
 from secureworker.host.ownership import others_who_could_change
+from secureworker.host.userns import owner
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -43,7 +44,7 @@ def read_private(path: str, what: str, *, most_bytes: int, group_may_read: bool 
         if not stat.S_ISREG(status.st_mode):
             raise SettingsError(f"{what} {path} is no regular file")
         # 2.
-        if status.st_uid not in (0, os.geteuid()):
+        if owner(status, descriptor) not in (0, os.geteuid()):
             raise SettingsError(f"{what} {path} belongs to uid {status.st_uid}; chown it to this user")
         # 3.
         if status.st_mode & (stat.S_IRWXO | (stat.S_IWGRP if group_may_read else stat.S_IRWXG)):

@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import functools
 import os
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from secureworker.core.errors import HostError
 from secureworker.core.plan import ARTIFACT_DIR, CONFIG_FILE, HOME_DIR, TASK_DIR, WORK_DIR, PinnedFile, Plan
-from secureworker.host import files
+from secureworker.host import files, userns
 from secureworker.ports import Workspace
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ UID_BASE = 1_900_000_000
 """Beyond every range that systemd (up to 1879048191), useradd's subordinate ids (up to 600100000) and DynamicUser
 hand out, and below 2147352576, where systemd's foreign ids begin (systemd's docs/UIDS-GIDS.md)."""
 UID_COUNT = 65_536
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 RUN_DIR = "/run/secureworker"
 """Locks of ids, shared by all workers of the host: so no two runs have the same, whoever runs them."""
 
@@ -39,6 +41,19 @@ class UidRange:
     def __post_init__(self) -> None:
         if self.base < 1 or self.count < 2:  # noqa: PLR2004 - a pair
             raise ValueError(f"the range of ids {self.base}+{self.count} has no pair of unprivileged ids")
+
+
+def own_range() -> UidRange:
+    """Give the ids that this process may give to scripts: those set aside for root, or this user's subordinate ones."""
+    own = userns.entered()
+    # In memory, as all workers of this user find it, whatever session or service they belong to.
+    locks = "" if own is None else f"/dev/shm/secureworker-{own.uid}/ids"  # noqa: S108 - `_make_locks` looks at it
+    return UidRange() if own is None else UidRange(1, own.ids - 1, locks)
+
+
+def run_directory(state_dir: str) -> str:
+    """Give the directory for generated roots and the runtime's books: an ordinary user has only its own."""
+    return RUN_DIR if userns.entered() is None else f"{state_dir}/run"
 
 
 def container_root(uid: int) -> int:
@@ -61,7 +76,7 @@ class DirectoryWorkspaces:
         """Take the directory of the workspaces, and the one in memory that secrets are lent in."""
         self._base = base
         self._memory = memory
-        self._uids = uids or UidRange()
+        self._uids = uids or own_range()
 
     async def sweep(self) -> int:
         """Make the directory where it is missing, remove what an earlier worker left in it, and count that."""
@@ -121,7 +136,7 @@ def _release(result: object) -> None:
 def _reserve(uids: UidRange) -> tuple[int, int]:
     """Lock the first free pair of ids; the lock goes when the descriptor is closed, or the worker dies."""
     try:
-        os.makedirs(uids.locks, mode=0o711, exist_ok=True)
+        _make_locks(uids.locks)
         for offset in range(0, uids.count - 1, 2):
             uid = uids.base + offset + 1
             lock = os.open(f"{uids.locks}/{uid}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -137,6 +152,21 @@ def _reserve(uids: UidRange) -> tuple[int, int]:
             "the worker must be able to write there"
         ) from error
     raise HostError(f"all {uids.count // 2} pairs of user ids from {uids.base} on are in use; reserve a larger range")
+
+
+def _make_locks(locks: str) -> None:
+    directories = (os.path.dirname(locks), locks)
+    for directory in directories:
+        # Each by itself: makedirs gives its mode to the last one only, and others might then write to the first.
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+    for directory in directories:
+        status = os.lstat(directory)
+        # Of a user without root, the directory lies where everybody may make one of that name.
+        if userns.owner(status, directory) not in {0, os.geteuid()} or status.st_mode & _OTHERS_WRITE:
+            raise HostError(
+                f"{directory} belongs to uid {status.st_uid}, or others may write there: they could take the ids of "
+                "scripts; remove it"
+            )
 
 
 def _sweep(base: str) -> int:

@@ -154,16 +154,19 @@ def environment(plan: Plan, place: Place) -> tuple[tuple[str, str], ...]:
 
 def _rlimits(plan: Plan, facts: HostFacts) -> list[dict[str, Any]]:
     limits = plan.limits
-    wanted = {
-        "RLIMIT_CORE": 0,
+    planned = {
         "RLIMIT_FSIZE": limits.disk_bytes,
-        "RLIMIT_MEMLOCK": 64 * 1024,  # what kernels gave before 5.16; gpg locks some KiB
-        "RLIMIT_MSGQUEUE": 819_200,  # the kernel's default (MQ_BYTES_MAX)
         "RLIMIT_NOFILE": limits.open_files,
         # The cgroup counts processes; this is for the case that it does not.
         "RLIMIT_NPROC": limits.processes + SPARE_PROCESSES,
+    }
+    wanted = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 64 * 1024,  # what kernels gave before 5.16; gpg locks some KiB
+        "RLIMIT_MSGQUEUE": 819_200,  # the kernel's default (MQ_BYTES_MAX)
         "RLIMIT_RTPRIO": 0,
         "RLIMIT_SIGPENDING": 1024,
+        **({} if plan.unlimited else planned),
     }
     capped = {name: min(value, facts.hard_limits.get(name, value)) for name, value in wanted.items()}
     return [{"type": name, "soft": value, "hard": value} for name, value in sorted(capped.items())]
@@ -247,7 +250,7 @@ def _linux(place: Place, plan: Plan, facts: HostFacts) -> dict[str, Any]:
         "readonlyPaths": list(READ_ONLY_PATHS),
     }
     if place.cgroup:
-        linux |= {"cgroupsPath": place.cgroup, "resources": _resources(plan)}
+        linux |= {"cgroupsPath": place.cgroup, "resources": {} if plan.unlimited else _resources(plan)}
     return linux
 
 

@@ -32,6 +32,8 @@ _MICROSECONDS = 1e6
 class Version(Enum):
     """Of the kernel's interface; a hybrid host's limits are those of version 1."""
 
+    NONE = 0
+    """There is no group: for hosts that give this worker none, and policies that do without limits."""
     V1 = 1
     V2 = 2
 
@@ -44,6 +46,8 @@ def limit_files(version: Version, limits: Limits, processes: int) -> Mapping[str
         limits: of the plan.
         processes: `pids.max`: more during set-up than afterwards.
     """
+    if version is Version.NONE:
+        return {}
     memory = str(limits.memory_bytes)
     quota = str(int(limits.cpus * CPU_PERIOD_MICROSECONDS))
     if version is Version.V1:
@@ -116,6 +120,10 @@ class Hierarchy:
                 os.rmdir(base)
 
 
+WITHOUT_GROUPS = Hierarchy(Version.NONE, {}, {})
+"""Limits nothing and counts nothing. A container's processes die with its init, by its pid namespace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """The control group of one run, in as many hierarchies as the host has."""
@@ -131,7 +139,7 @@ class Group:
     @property
     def path(self) -> str:
         """The path that is the same in every hierarchy, for `cgroupsPath`."""
-        return self.paths["memory"]
+        return self.paths.get("memory", "")
 
     def procs_files(self) -> tuple[str, ...]:
         """Give the files into which a process writes `0` to enter the group."""
@@ -216,12 +224,16 @@ class Group:
 
     def out_of_memory_kills(self) -> int:
         """Give how many processes the kernel has killed at the memory limit."""
+        if self.version is Version.NONE:
+            return 0
         directory = self.directories["memory"]
         name = "memory.oom_control" if self.version is Version.V1 else "memory.events"
         return fields(_read(f"{directory}/{name}") or "").get("oom_kill", 0)
 
     def usage(self) -> Usage:
         """Give what the run has used, as far as this host counts it."""
+        if self.version is Version.NONE:
+            return Usage()
         if self.version is Version.V1:
             nanoseconds = (
                 _number(f"{self.directories['cpuacct']}/cpuacct.usage") if "cpuacct" in self.directories else None

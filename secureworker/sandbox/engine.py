@@ -9,17 +9,17 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from secureworker.core.errors import SandboxError
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
-from secureworker.host import files
-from secureworker.host.workspace import RUN_DIR
+from secureworker.host import files, userns
+from secureworker.host.workspace import run_directory
 from secureworker.ports import Network, TaskLog, Workspace
 from secureworker.sandbox import kernel, survey
-from secureworker.sandbox.cgroups import Version
+from secureworker.sandbox.cgroups import WITHOUT_GROUPS, Hierarchy, Version
 from secureworker.sandbox.delegation import find_hierarchy
 from secureworker.sandbox.life import Engine, Life, Stopped
 from secureworker.sandbox.runtime import Containers
@@ -40,10 +40,13 @@ class SandboxSettings:
     start is what an earlier worker with the same directory left, and nothing else."""
     runtime: str | None = None
     """Name or path of the OCI runtime; None for the better one that is installed."""
-    run_dir: str = RUN_DIR
-    """For generated roots and the runtime's books; emptied at boot. Every directory above lets others pass."""
+    run_dir: str | None = None
+    """For generated roots and the runtime's books; None for /run, or in the state directory where this is not root.
+    Every directory above lets others pass."""
     secrets: tuple[str, ...] = ()
     """Files the self-test shows to be out of reach: the signing key, the policy, credentials."""
+    unlimited: bool = False
+    """Whether no plan has limits: then a host is good enough that cannot limit."""
 
 
 class OciSandbox:
@@ -92,7 +95,8 @@ class OciSandbox:
         """See `ports.Sandbox`. Takes a quarter of a second."""
         # Not below the run directory: systemd mounts /run with noexec.
         directory = f"{self._settings.state_dir}/self-test"
-        lines = await self_test(self.run, directory, self._settings.secrets)
+        without = self._engine.hierarchy.version is Version.NONE
+        lines = await self_test(self.run, directory, self._settings.secrets, unlimited=without)
         left = [name for name in self._engine.hierarchy.leftovers() if TASK_ID in name]
         if left:
             raise SandboxError(f"the self-test left control groups behind: {', '.join(left)}")
@@ -124,14 +128,14 @@ def _prepare(settings: SandboxSettings, stack: ExitStack) -> Engine:
 def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> Engine:
     if os.geteuid() != 0:
         raise SandboxError(
-            "the worker is not root: user ids, network namespaces and control groups for scripts are root's to give; "
-            "start it as root (scripts never run as root), and see `secureworker doctor`"
+            "the worker is neither root nor root of a user namespace of its own, as `secureworker run` makes one; "
+            "see `secureworker doctor`"
         )
     name = instance_name(settings.state_dir)
-    hierarchy = find_hierarchy(name)
+    hierarchy = _hierarchy(name, unlimited=settings.unlimited)
     chosen = survey.find_runtime(settings.runtime, unified=hierarchy.version is Version.V2)
     facts = survey.survey(chosen)
-    home = f"{settings.run_dir}/{name}"
+    home = f"{settings.run_dir or run_directory(settings.state_dir)}/{name}"
     stack.callback(os.close, _lock(home))
     stack.callback(files.remove_tree, home)
     containers = Containers(chosen, f"{home}/containers")
@@ -140,6 +144,21 @@ def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> Engine:
     kernel.become_subreaper()
     stack.callback(hierarchy.remove)
     return engine
+
+
+def _hierarchy(name: str, *, unlimited: bool) -> Hierarchy:
+    """Find the place for control groups; where there is none, go without if no plan needs any."""
+    try:
+        return find_hierarchy(name, privileged=userns.entered() is None)
+    except (SandboxError, OSError) as error:
+        if unlimited:
+            logger.warning(
+                "scripts have no limits but their time: the policy says so, and this host has none: %s", error
+            )
+            return WITHOUT_GROUPS
+        raise SandboxError(
+            f"this host cannot limit what scripts use, and the policy does not say `limits: none`: {error}"
+        ) from error
 
 
 def _make_home(home: str) -> None:
@@ -186,10 +205,22 @@ def instance_name(state_dir: str) -> str:
 
 def sweep(engine: Engine) -> None:
     """Kill and remove all that an earlier worker of this name left: processes, control groups, roots, books."""
-    killed = engine.hierarchy.sweep()
+    killed = engine.hierarchy.sweep() + _sweep_books(engine)
     if killed:
         logger.warning("removed %d containers that an earlier worker left", killed)
     for path in (engine.roots, engine.containers.state):
         files.remove_tree(path)
         # Roots have to be passed by the container's ids; the runtime's books are nobody's business.
         files.make_directory(path, mode=0o711 if path == engine.roots else 0o700)
+
+
+def _sweep_books(engine: Engine) -> int:
+    """Where there are no groups: kill what the runtime's books hold, which had no init yet to end with the worker."""
+    if engine.hierarchy.version is not Version.NONE or not os.path.isdir(engine.containers.state):
+        return 0
+    names = os.listdir(engine.containers.state)
+    for name in names:
+        # A container that the runtime cannot find any more has nothing that could begin.
+        with suppress(SandboxError):
+            engine.containers.delete(name, engine.containers.state)
+    return len(names)

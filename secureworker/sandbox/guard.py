@@ -39,7 +39,7 @@ def excess(path: str, limits: Limits) -> str:
 class Guard:
     """A thread that looks now and then, for as long as the block it guards lasts."""
 
-    def __init__(self, path: str, limits: Limits, group: Group, alarm: Callable[[], None]) -> None:
+    def __init__(self, path: str, limits: Limits | None, group: Group, alarm: Callable[[], None]) -> None:
         self._path = path
         self._limits = limits
         self._group = group
@@ -72,6 +72,8 @@ class Guard:
 
     def look(self) -> None:
         """Measure once; call it also when all processes have ended."""
+        if self._limits is None:
+            return
         try:
             self.excess = excess(self._path, self._limits)
             self._moves = 0

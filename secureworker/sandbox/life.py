@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from secureworker.core.errors import SandboxError, Stop, StopReason
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus, KilledBySignal
 from secureworker.core.plan import Plan
-from secureworker.host import files
+from secureworker.host import files, userns
 from secureworker.ports import Network, TaskLog, Workspace
 from secureworker.sandbox import readback
 from secureworker.sandbox.bundle import SPARE_PROCESSES, Bundle, make_bundle
@@ -103,9 +103,11 @@ class Life:
         if self._stops:
             raise Stopped
         network = (self._network or stack.enter_context(network_namespace())).namespace
+        if self._engine.hierarchy.version is Version.NONE and not self._plan.unlimited:
+            raise SandboxError(f"{self._plan.script} has limits, and this host gives the worker no control groups")
         group = self._engine.hierarchy.open(self._name)
         stack.callback(group.remove)
-        group.limit(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
+        self._limit(group, SPARE_PROCESSES)
         bundle = self._make_bundle(stack, network, group)
         reading, writing = _make_pipe(stack, self._workspace.uid)
         pid = self._create(stack, group, writing)
@@ -114,6 +116,11 @@ class Life:
         stack.callback(_reap, pidfd)
         self._check(pid, bundle, network, group)
         return self._run(bundle, group, pid, pidfd, reading)
+
+    def _limit(self, group: Group, spare: int) -> None:
+        limits = self._plan.limits
+        if not self._plan.unlimited:
+            group.limit(limits, limits.processes + spare)
 
     def _open_wake(self, stack: ExitStack) -> None:
         with self._waking:
@@ -162,24 +169,26 @@ class Life:
             os.close(writing)
 
     def _check(self, pid: int, bundle: Bundle, network: int, group: Group) -> None:
-        paths = dict(group.paths) if group.version is Version.V1 else {"": group.path}
+        paths = {"": group.path} if group.version is Version.V2 else dict(group.paths)
         readback.check_created(pid, json.loads(bundle.config), network, paths)
-        group.check(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
-        # Only now: runc has allowed more, to make nodes.
-        group.restrict_devices()
+        if not self._plan.unlimited:
+            group.check(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
+        if userns.entered() is None:
+            # Only now: runc has allowed more, to make nodes. Without root, the kernel lets nobody make any.
+            group.restrict_devices()
         with files.opened(f"/proc/{pid}/root", os.O_PATH) as root:
             check_executable(root, self._plan.argv[0])
 
     def _run(self, bundle: Bundle, group: Group, pid: int, pidfd: int, reading: int) -> Execution:
         if self._stops:
             raise Stopped
-        limits = self._plan.limits
+        limits = None if self._plan.unlimited else self._plan.limits
         started = datetime.now(UTC)
         self._engine.containers.start(self._name, self._workspace.bundle)
         with Guard(self._workspace.task, limits, group, self._rouse) as guard:
             readback.check_started(pid, self._engine.facts.init, json.loads(bundle.config))
             # The runtime's own threads are gone now.
-            group.limit(limits, limits.processes + _INIT_PROCESS)
+            self._limit(group, _INIT_PROCESS)
             self._watch(guard, group, pidfd, reading)
         finished = datetime.now(UTC)
         status = _status(pidfd)
@@ -200,6 +209,7 @@ class Life:
             runtime=self._engine.facts.runtime,
             template_sha256=bundle.template_sha256,
             bundle_sha256=bundle.sha256,
+            unlimited=self._plan.unlimited,
         )
 
     def _watch(self, guard: Guard, group: Group, pidfd: int, reading: int) -> None:

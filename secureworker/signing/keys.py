@@ -155,9 +155,9 @@ def read_secret(path: str, what: str = "the key", *, by_list: bool = False) -> b
         owners, forbidden = {0, os.geteuid()}, (_OTHERS & ~stat.S_IRGRP) | stat.S_IXUSR
     try:
         # 1. The directory belongs to this user or root, and nobody else can put another file in the key's place.
-        place = str(Path(path).parent)
-        directory = os.stat(place)
-        if owner(directory, place) not in {0, os.geteuid()} or directory.st_mode & _OTHERS_WRITE:
+        parent = Path(path).parent
+        directory = parent.stat()
+        if owner(directory, str(parent)) not in {0, os.geteuid()} or directory.st_mode & _OTHERS_WRITE:
             raise KeyUnusable(
                 f"the directory of {what} {path} can be written by others; keep it in one with mode 0700 and own uid"
             )

@@ -194,18 +194,29 @@ def _execution_as_json(execution: Execution) -> dict[str, Any]:
         "traffic": [
             [one.destination, one.connections, one.sent_bytes, one.received_bytes] for one in execution.traffic
         ],
+        "unlimited": execution.unlimited,
     }
 
 
 def _parse_execution(message: Mapping[str, Any]) -> Execution:
-    keys = ("status", "started", "finished", "usage", "runtime", "templateSha256", "bundleSha256", "traffic")
-    status, started, finished, usage, runtime, template, bundle, traffic = exactly(message, *keys)
+    keys = (
+        "status",
+        "started",
+        "finished",
+        "usage",
+        "runtime",
+        "templateSha256",
+        "bundleSha256",
+        "traffic",
+        "unlimited",
+    )
+    status, started, finished, usage, runtime, template, bundle, traffic, unlimited = exactly(message, *keys)
     cpu_seconds, memory_peak, processes_peak = usage
     for number, kind in ((cpu_seconds, float), (memory_peak, int), (processes_peak, int)):
         if number is not None and type(number) not in {int, kind}:
             raise BadFrame("what a run used is in numbers")
-    if not isinstance(runtime, str):
-        raise BadFrame("the runtime is a text")
+    if not isinstance(runtime, str) or not isinstance(unlimited, bool):
+        raise BadFrame("the runtime is a text, and unlimited true or false")
     return Execution(
         _parse_status(status),
         parse_time(started),
@@ -215,6 +226,7 @@ def _parse_execution(message: Mapping[str, Any]) -> Execution:
         Sha256(template),
         Sha256(bundle),
         tuple(map(_parse_traffic, traffic)),
+        unlimited,
     )
 
 

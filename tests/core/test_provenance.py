@@ -86,6 +86,14 @@ def test_a_script_that_a_signal_ended_is_said_to_be() -> None:
     assert build["internalParameters"]["exitStatus"] == {"signal": 9, "outOfMemory": True}
 
 
+def test_a_script_without_limits_is_said_to_have_had_none() -> None:
+    unlimited = replace(ABOUT, execution=replace(ABOUT.execution, unlimited=True))
+
+    build = written(replace(BUILT, about=unlimited))["predicate"]["buildDefinition"]
+
+    assert build["internalParameters"]["sandbox"]["limits"] == "none"
+
+
 def test_what_was_fetched_or_checked_is_named_with_its_digest() -> None:
     upstream = TaskId("TyRoGA_OS3W2QMCEuF1icw")
     inputs = (

@@ -54,6 +54,7 @@ def test_without_a_sandbox_every_probe_gets_through(directory: Path, checkout: P
             "tmp": [],
             "disk_bytes": 1000,
             "processes": 4,
+            "unlimited": False,
         }
         answers = unconfined(directory, checkout, config)
     assert list(answers) == list(selftest.PROBE_NAMES)

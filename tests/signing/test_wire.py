@@ -25,6 +25,7 @@ STATEMENT = replace(
         an_execution(KilledBySignal(9, out_of_memory=True), EPOCH, EPOCH + timedelta(seconds=1.25)),
         usage=Usage(0.25, 1024, None),
         traffic=(Traffic("example.com:443", 2, 100, 10_000),),
+        unlimited=True,
     ),
     inputs=(VerifiedInput(TaskId(TASK_ID), RunId(2), ArtifactName("public/in"), SHA256),),
 )
@@ -94,6 +95,7 @@ def _changed(key: str, value: Any) -> dict[str, Any]:
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "usage": ["1", None, None]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "usage": [1]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "runtime": 1}),
+        _changed("execution", {**statement_as_json(STATEMENT)["execution"], "unlimited": "none"}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "traffic": [["a:1", 1, 1, -1]]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "traffic": [[1, 1, 1, 1]]}),
         _changed("execution", {**statement_as_json(STATEMENT)["execution"], "traffic": [["a:1"]]}),
