@@ -15,7 +15,9 @@ from aiohttp import web
 
 from secureworker.app import AUDIT_LOG
 from secureworker.core.ids import ArtifactName, RunId, TaskId, WorkerPool
+from secureworker.core.keylists import new_trust_file
 from secureworker.core.statement import CHAIN_OF_TRUST
+from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
 from secureworker.demo.account import Account
 from secureworker.demo.ledger import show_log
 from secureworker.demo.scenes import WORKER_POOL, Scene, definition, scenes
@@ -29,6 +31,7 @@ from secureworker.worker.supervise import supervise
 
 LOG = ArtifactName("public/logs/live_backing.log")
 PUBLIC_KEY = "signing-key.pem"
+TRUST_FILE = "trust.yml"
 _SCENE_SECONDS = 90.0
 _LOOK_SECONDS = 0.1
 _LONG_POLL_SECONDS = 2.0
@@ -84,6 +87,10 @@ async def play(account: Account, directory: Path, output: Path) -> bool:
         account.chapter("The artifacts are fetched and verified with the public key alone")
         await asyncio.to_thread(_write_new, output / PUBLIC_KEY, stage.public_key.pem.encode())
         account.line(f"{output / PUBLIC_KEY} is the public half of the worker's key")
+        pool = TrustPool(WorkerPool.parse(WORKER_POOL), Implementation.SECUREWORKER, (TrustKey(stage.public_key.raw),))
+        trust = new_trust_file(Trust((pool,), queue.root_url))
+        await asyncio.to_thread(_write_new, output / TRUST_FILE, trust.encode())
+        account.line(f"{output / TRUST_FILE} says for which pool and deployment it counts")
         async with open_session() as session:
             verified = [
                 await _verify(account, stage, ending, _Artifacts(session, queue.root_url, ending.task_id), output)

@@ -48,8 +48,9 @@ def test_the_demo_ends_every_task_as_it_should_and_what_it_writes_verifies(tmp_p
     chain, signature = public / "chain-of-trust.json", public / "chain-of-trust.json.sig"
     assert openssl_accepts(key, chain, signature)
     for directory in ("build-tarball", "nosy"):
-        argv = [sys.executable, "-m", "secureworker", "verify", str(output / directory), "--key", str(key)]
-        assert subprocess.run(argv, check=False).returncode == 0
+        for whose in (["--key", str(key)], ["--trust", str(output / "trust.yml")]):
+            argv = [sys.executable, "-m", "secureworker", "verify", str(output / directory), *whose]
+            assert subprocess.run(argv, check=False).returncode == 0
     # Each signature is in the audit log, and the log is the one that was published with each task.
     kept = [f"--checkpoint={output / name / 'public' / 'audit.tlog-proof'}" for name in ("build-tarball", "nosy")]
     argv = [
@@ -63,6 +64,9 @@ def test_the_demo_ends_every_task_as_it_should_and_what_it_writes_verifies(tmp_p
         str(key),
         *kept,
     ]
+    assert subprocess.run(argv, check=False).returncode == 0
+    bundle, tarball = public / "provenance.sigstore.json", public / "build" / "hello-1.0.tar.gz"
+    argv = [sys.executable, "-m", "secureworker", "verify", str(bundle), str(tarball), "--key", str(key)]
     assert subprocess.run(argv, check=False).returncode == 0
     changed = bytearray(chain.read_bytes())
     changed[100] ^= 1
