@@ -6,6 +6,7 @@ Whatever takes a regular expression uses RE2, which matches in time proportional
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,19 @@ from secureworker.core.wording import Path, show
 
 MAX_REFERENCES: Final = 200_000
 """References followed for one document: twice its largest number of values, and 3 s of work."""
-_left: ContextVar[list[int]] = ContextVar("references left")
+MAX_NESTED: Final = 120
+"""References within references: four frames of the interpreter's 1,000 each. A document has 64 levels at most."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """References that were followed for the document at hand."""
+
+    all: int = 0
+    nested: int = 0
+
+
+_followed: ContextVar[_Followed] = ContextVar("references followed")
 
 
 class BadSchema(ValueError):
@@ -39,8 +52,8 @@ class BadSchema(ValueError):
         self.path = path
 
 
-class TooManyReferences(Exception):
-    """A schema refers to itself so often that a document would never be done."""
+class CannotFollow(Exception):
+    """A schema cannot be followed to its end with this document."""
 
 
 def as_object(value: object) -> Mapping[str, Json]:
@@ -130,18 +143,38 @@ def _whole_floats_as_integers(value: object) -> object:
     return value
 
 
-def start_counting() -> None:
-    """Begin the count of references for one document."""
-    _left.set([MAX_REFERENCES])
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Validate one document within bounds.
+
+    Raises:
+        CannotFollow: they do not suffice.
+    """
+    _followed.set(_Followed())
+    try:
+        yield
+    except RecursionError:
+        raise CannotFollow("it is nested deeper than its schema can follow") from None
+    except BaseException as error:
+        # Where the stack ends within a comparison of rpds (Rust, beneath jsonschema), it panics: no `Exception`.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CannotFollow("it is nested deeper than its schema can follow") from None
 
 
 def _reference(validator: Validator, reference: str, instance: object, schema: object) -> Iterator[ValidationError]:
-    left = _left.get()
-    left[0] -= 1
-    if left[0] < 0:
-        raise TooManyReferences
+    followed = _followed.get()
+    followed.all += 1
+    if followed.all > MAX_REFERENCES:
+        raise CannotFollow(f"its schema takes more than {MAX_REFERENCES} references to look at it")
+    if followed.nested >= MAX_NESTED:
+        raise CannotFollow("it is nested deeper than its schema can follow")
     follow: Callable[..., Iterator[ValidationError]] = Draft202012Validator.VALIDATORS["$ref"]
-    yield from follow(validator, reference, instance, schema)
+    followed.nested += 1
+    try:
+        yield from follow(validator, reference, instance, schema)
+    finally:
+        followed.nested -= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,12 @@ from referencing.jsonschema import SchemaRegistry
 
 from secureworker.core.claim import Json
 from secureworker.core.keywords import (
-    MAX_REFERENCES,
     BadSchema,
-    TooManyReferences,
+    CannotFollow,
     as_object,
+    bounded,
     dialect_of,
     matches,
-    start_counting,
     unnamed,
 )
 from secureworker.core.wording import SHOWN, Path, Problem, shorten, show, spell
@@ -105,13 +104,13 @@ class CompiledSchema:
         """Find out now, and not at the first task, that a reference leads nowhere or round in a circle."""
         instances: tuple[Json, ...] = (None, {}, [], "", 0)
         for instance in instances:
-            start_counting()
             try:
-                for _ in islice(self._validator.iter_errors(instance), MAX_PROBLEMS):
-                    pass
+                with bounded():
+                    for _ in islice(self._validator.iter_errors(instance), MAX_PROBLEMS):
+                        pass
             except Unresolvable as error:
                 raise BadSchema(f"the reference {show(str(error.ref))} leads nowhere") from error
-            except (RecursionError, TooManyReferences):
+            except CannotFollow:
                 raise BadSchema("its references lead round in a circle, or multiply each other") from None
 
     def keys_at(self, path: Path) -> tuple[str, ...]:
@@ -140,13 +139,11 @@ class CompiledSchema:
         excess = too_much(instance)
         if excess:
             return (Problem((), excess),)
-        start_counting()
         try:
-            errors = list(islice(self._validator.iter_errors(instance), most))
-        except RecursionError:
-            return (Problem((), "it is nested deeper than its schema can follow"),)
-        except TooManyReferences:
-            return (Problem((), f"its schema takes more than {MAX_REFERENCES} references to look at it"),)
+            with bounded():
+                errors = list(islice(self._validator.iter_errors(instance), most))
+        except CannotFollow as error:
+            return (Problem((), str(error)),)
         except Unresolvable as error:
             return (Problem((), f"the schema's reference {show(str(error.ref))} leads nowhere"),)
         found = [problem for error in errors for problem in _explain(error)]
@@ -177,7 +174,10 @@ def _check(schema: Mapping[str, Json]) -> None:
         raise BadSchema(excess)
     _check_patterns(schema, ())
     try:
-        dialect_of(schema).check_schema(schema)
+        with bounded():
+            dialect_of(schema).check_schema(schema)
+    except CannotFollow as error:
+        raise BadSchema("it is nested deeper than can be followed") from error
     except SchemaError as error:
         raise BadSchema(f"found {show(error.instance)}; this is no JSON schema", tuple(error.absolute_path)) from error
 

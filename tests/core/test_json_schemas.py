@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from secureworker.core.claim import Json
+from secureworker.core.keywords import CannotFollow, bounded
 from secureworker.core.schemas import MAX_DEPTH, MAX_VALUES, BadSchema, CompiledSchema, matches, show, spell, too_much
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -101,6 +102,7 @@ def test_an_expression_that_is_not_linear_is_no_schema(pattern: str) -> None:
         {"items": {"$schema": "https://json-schema.org/draft/2020-12/schema"}},
         {"$ref": "#"},
         {"$ref": "#/$defs/none"},
+        {"allOf": [{"$id": "https://example.com/a", "$ref": "b"}]},
         {"$ref": "https://example.invalid/schema.json"},
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
     ],
@@ -174,6 +176,45 @@ def test_references_that_multiply_with_a_document_come_to_an_end() -> None:
     inner = _multiplying(30, {})
     schema = CompiledSchema({"properties": {"a": {"$ref": inner["$ref"]}}, "$defs": inner["$defs"]})
     assert "references to look at it" in schema.problems({"a": 1})[0].message
+
+
+class PanicException(BaseException):
+    """As pyo3's, which cannot be made here."""
+
+
+def test_whatever_ends_the_stack_is_a_schema_that_cannot_be_followed() -> None:
+    for error in (RecursionError, PanicException):
+        with pytest.raises(CannotFollow), bounded():
+            raise error
+    with pytest.raises(KeyboardInterrupt), bounded():
+        raise KeyboardInterrupt
+
+
+def test_a_schema_that_is_compiled_where_little_is_left_of_the_stack_is_refused() -> None:
+    nested: dict[str, Json] = {}
+    for _ in range(MAX_DEPTH - 1):
+        nested = {"not": nested}
+
+    def deeper(levels: int) -> CompiledSchema:
+        return deeper(levels - 1) if levels else CompiledSchema(nested)
+
+    assert CompiledSchema(nested).problems(1)
+    # How much the test's own callers have used of it differs.
+    refusals = 0
+    for levels in range(300, 900, 20):
+        try:
+            deeper(levels)
+        except BadSchema:
+            refusals += 1
+        except RecursionError:
+            break
+    assert refusals
+
+
+def test_references_within_references_end_before_the_stack_does() -> None:
+    chain: dict[str, Json] = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(300)}
+    with pytest.raises(BadSchema, match="round in a circle"):
+        CompiledSchema({"$defs": {**chain, "d300": {}}, "$ref": "#/$defs/d0"})
 
 
 def test_what_jsonschema_matches_by_itself_is_refused() -> None:
