@@ -101,6 +101,8 @@ class SignerClient:
             try:
                 wire.send(self._channel, message)
                 told = wire.receive(self._channel)
+            except ConnectionError as error:
+                raise self._lose("the signer is gone; nothing can be signed") from error
             except (BadFrame, OSError) as error:
                 raise self._lose(f"the signer does not answer: {error}; nothing can be signed") from error
             except (RecursionError, ValueError) as error:
