@@ -153,12 +153,8 @@ def provenance(claim: Claim, built: Built) -> bytes:
             },
         },
     }
-    try:
-        return json.dumps(document, separators=(",", ":"), sort_keys=True, allow_nan=False).encode("ascii")
-    except RecursionError:
-        raise BadPayload(("the task's definition is nested too deep to be signed; flatten its payload",)) from None
-    except ValueError as error:
-        raise BadPayload((f"the task's definition cannot be signed: {error}",)) from error
+    # What could not be written, nesting and NaN among it, had no canonical form either.
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode("ascii")
 
 
 def _internal_parameters(claim: Claim, built: Built) -> dict[str, Json]:

@@ -177,7 +177,7 @@ async def test_what_fails_for_a_moment_is_asked_for_again(
 ) -> None:
     answers = good(
         status=[web.Response(status=503), OSError(), good()["/status"][0]],
-        artifact=[web.Response(status=500), OSError(), web.Response(body=b"content")],
+        artifact=[web.Response(status=500), OSError(), OSError(), web.Response(body=b"content")],
     )
     async with a_bad_queue(answers) as root_url:
         await RunFetcher(session, clock, root_url).fetch(ID, None, str(tmp_path))
