@@ -79,6 +79,8 @@ class Runner:
         self._writer = writer
         self._sending = sending
         self._agreed: frozenset[str] = frozenset()
+        self._offered: Credentials | None = None
+        self._offer = asyncio.Event()
 
     async def greet(self) -> None:
         """Wait for its welcome, and agree on what both know.
@@ -104,15 +106,17 @@ class Runner:
         logger.info("worker-runner is there, and knows %s", ", ".join(sorted(self._agreed)) or "nothing more")
 
     async def serve(self, own: OwnCredentials, check: Check, ending: Ending, clock: Clock) -> NoReturn:
-        """Take what it says, for ever. Where it goes away, nobody renews the credentials: the worker drains."""
-        offered: asyncio.Queue[Credentials] = asyncio.Queue()
+        """Take what it says, for ever. Where it goes away, nobody renews the credentials: the worker drains.
+
+        Cancelled and begun again, it goes on where it was.
+        """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._take(offered, own, check, clock))
-            await self._listen(offered, ending)
+            group.create_task(self._take(own, check, clock))
+            await self._listen(ending)
             ending.drain("worker-runner is gone")
         raise AssertionError  # taking has no end
 
-    async def _listen(self, offered: asyncio.Queue[Credentials], ending: Ending) -> None:
+    async def _listen(self, ending: Ending) -> None:
         """Take what worker-runner says until it goes away."""
         while (message := await self._receive()) is not None:
             match message:
@@ -121,7 +125,8 @@ class Runner:
                 case GracefulTermination():
                     ending.now("worker-runner asked to end at once")
                 case NewCredentials(credentials=fresh):
-                    offered.put_nowait(fresh)
+                    self._offered = fresh
+                    self._offer.set()
                 case Unknown(type=kind):
                     logger.warning("worker-runner says %r, which this worker does not know", kind)
                 case Welcome():
@@ -160,25 +165,24 @@ class Runner:
         if not self._writer.is_closing():
             self._writer.write(line)
 
-    async def _take(
-        self, offered: asyncio.Queue[Credentials], own: OwnCredentials, check: Check, clock: Clock
-    ) -> NoReturn:
-        """Check what is offered, and use it; the newest wins."""
+    async def _take(self, own: OwnCredentials, check: Check, clock: Clock) -> NoReturn:
+        """Check what is offered, and use it. What cannot be checked now is checked again, unless newer ones come."""
         while True:
-            fresh = await offered.get()
-            while offered.empty():
-                try:
-                    await check(fresh)
-                except (AccessDenied, HostError) as error:
-                    logger.error("the new credentials of worker-runner are not used: %s", error)  # noqa: TRY400 - it says all
-                    break
-                except ServiceError as error:
-                    logger.warning("the new credentials of worker-runner cannot be checked now: %s", error)
-                    await clock.sleep(CHECK_AGAIN_SECONDS)
-                    continue
+            await self._offer.wait()
+            fresh = self._offered
+            assert fresh is not None
+            try:
+                await check(fresh)
                 own.take(fresh)
                 logger.info("using the new credentials of %s from worker-runner", fresh.client_id)
-                break
+            except (AccessDenied, HostError) as error:
+                logger.error("the new credentials of worker-runner are not used: %s", error)  # noqa: TRY400 - it says all
+            except ServiceError as error:
+                logger.warning("the new credentials of worker-runner cannot be checked now: %s", error)
+                await clock.sleep(CHECK_AGAIN_SECONDS)
+                continue
+            if self._offered is fresh:
+                self._offer.clear()
 
     async def _receive(self) -> Message | None:
         """Give the next message that can be understood; None at the end."""

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeAlias, assert_never
 
 from secureworker.core.claim import Credentials, Secret
 from secureworker.core.ids import WorkerIdentity
+from secureworker.host.credentials import read_credentials
 from secureworker.host.own_credentials import OwnCredentials
 from secureworker.ports import Clock
 from secureworker.registration.expiry import watch_expiry
@@ -23,8 +24,6 @@ class CredentialsFile:
     """A file that somebody replaces before what is in it ends."""
 
     path: str
-    first: Credentials
-    """What was in it when the worker started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,8 @@ class FromRunner:
     """worker-runner gives them: the first in a file, others by its protocol."""
 
     runner: Runner
-    first: Credentials
+    own: OwnCredentials
+    """Those of the file, and later the newest: they outlive a change of the policy."""
 
 
 Source: TypeAlias = Credentials | CredentialsFile | StaticProvider | FromRunner
@@ -82,20 +82,21 @@ async def begin(source: Source, around: Surroundings) -> Held:
     registration: StaticRegistration | None = None
     match source:
         case Credentials():
-            first = source
-        case CredentialsFile() | FromRunner():
-            first = source.first
+            own = OwnCredentials(source)
+        case CredentialsFile():
+            own = OwnCredentials(await asyncio.to_thread(read_credentials, source.path))
+        case FromRunner():
+            own = source.own
         case StaticProvider():
             registration = StaticRegistration(
                 StaticSettings(around.identity, around.root_url, source.provider_id, source.static_secret, source.kept),
                 around.manager,
                 around.clock,
             )
-            first = await registration.begin()
+            own = OwnCredentials(await registration.begin())
         case _:
             assert_never(source)
-    await around.check(first)
-    own = OwnCredentials(first)
+    await around.check(own.current())
 
     def keepers(ending: Ending) -> tuple[Keeper, ...]:
         found: list[Keeper] = [watch_expiry(own, around.clock, ending.drain)]
