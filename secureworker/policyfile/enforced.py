@@ -1,6 +1,12 @@
 """What of a policy this version of the program gives effect to."""
 
+from collections.abc import Callable
+from typing import Final
+
 from secureworker.core.policy import Policy, ScriptRule
+
+_NOT_YET: Final[tuple[tuple[Callable[[ScriptRule], bool], str, str], ...]] = ()
+"""Whether a script's rule has a key that nothing enforces, the key, and why. Empty: there is none at the moment."""
 
 
 def unenforceable(policy: Policy) -> tuple[str, ...]:
@@ -11,16 +17,9 @@ def unenforceable(policy: Policy) -> tuple[str, ...]:
     Returns:
         a sentence each, with the rule's key.
     """
-    found = [line for rule in policy.scripts for line in _of_script(rule)]
-    if policy.trust:
-        found.append("trust: inputs of other tasks are not verified yet")
-    return tuple(found)
-
-
-def _of_script(rule: ScriptRule) -> tuple[str, ...]:
-    at = f"scripts.{rule.name}"
-    keys = (
-        (rule.upstream is not None, "upstream", "inputs of other tasks are not fetched yet"),
-        (rule.unlimited, "limits", "the sandbox runs nothing without limits yet"),
+    return tuple(
+        f"scripts.{rule.name}.{key}: {why}; remove the key"
+        for rule in policy.scripts
+        for has, key, why in _NOT_YET
+        if has(rule)
     )
-    return tuple(f"{at}.{key}: {why}; remove the key" for there, key, why in keys if there)

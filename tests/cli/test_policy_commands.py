@@ -82,7 +82,7 @@ def everything() -> str:
 
 def test_check_says_everything_that_a_policy_can_say(tmp_path: Path) -> None:
     result = secureworker("check", "--policy", write(tmp_path, everything()))
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     for sentence in (
         "it comes from https://github.com/o/r",
         "its whole definition is as a JSON schema says",
@@ -106,7 +106,6 @@ def test_check_says_everything_that_a_policy_can_say(tmp_path: Path) -> None:
         "4 means completed: is that no failure?",
         "** stands for public and private names alike",
         "never expires",
-        "A worker does not start with this policy:",
     ):
         assert sentence in result.output
 
@@ -114,7 +113,7 @@ def test_check_says_everything_that_a_policy_can_say(tmp_path: Path) -> None:
 def test_check_as_json_holds_the_whole_policy(tmp_path: Path) -> None:
     answer = json.loads(secureworker("check", "--json", "--policy", write(tmp_path, everything())).output)
     assert answer["valid"]
-    assert answer["unenforceable"]
+    assert answer["unenforceable"] == []
     script = answer["policy"]["scripts"]["sign"]
     assert script["when"] == {"scope-prefix": "project:x:action:", "equals": "sign"}
     assert script["upstream"]["max-size"] == "1GiB"
