@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -66,35 +67,61 @@ def certificate(directory: Path) -> Path:
     return path
 
 
-def serve_api(listener: socket.socket) -> None:
-    """Answer every request with the same JSON."""
+def tls(pem: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    return context
+
+
+def serve_api(listener: socket.socket, pem: Path | None = None) -> None:
+    """Answer every request with the same JSON; over TLS where there is a certificate."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=BODY, content_type="application/json")
 
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", answer)
-    web.run_app(application, sock=listener, print=None, access_log=None)
+    web.run_app(application, sock=listener, print=None, access_log=None, ssl_context=tls(pem) if pem else None)
 
 
 def serve_tls(listener: socket.socket, pem: Path) -> None:
     """Send as many bytes as a client asks for in its first line, over TLS, as fast as it can."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pem)
+    context = tls(pem)
     chunk = bytes(_CHUNK)
     while True:
         connection, _ = listener.accept()
-        with context.wrap_socket(connection, server_side=True) as tls:
-            left = int(tls.makefile("rb").readline())
+        with context.wrap_socket(connection, server_side=True) as client:
+            left = int(client.makefile("rb").readline())
             while left:
-                left -= tls.send(chunk[: min(left, _CHUNK)])
+                left -= client.send(chunk[: min(left, _CHUNK)])
 
 
-def ask(port: int, connections: int, seconds: float, results: Any) -> None:
+@dataclass(frozen=True)
+class Way:
+    """How a client gets to a service."""
+
+    port: int
+    pem: Path | None = None
+    """TLS, with a server of this certificate."""
+    tunnel: int | None = None
+    """Port of the egress door."""
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.tunnel or self.port)
+        if self.tunnel:
+            writer.write(f"CONNECT {HOST}:{self.port} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+        if self.pem:
+            await writer.start_tls(ssl.create_default_context(cafile=str(self.pem)), server_hostname=HOST)
+        return reader, writer
+
+
+def ask(way: Way, connections: int, seconds: float, results: Any) -> None:
     """Make requests over so many connections, one after the other on each; give the time of each."""
 
     async def one(until: float, times: list[float]) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await way.connect()
         request = f"GET {PATH} HTTP/1.1\r\nHost: taskcluster\r\n\r\n".encode()
         while time.perf_counter() < until:
             began = time.perf_counter()
@@ -124,11 +151,11 @@ def download(port: int, through: int | None, size: int, pem: Path, results: Any)
             connection.sendall(f"CONNECT {HOST}:{port} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
             if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
                 raise SystemExit("no tunnel")
-        with context.wrap_socket(connection, server_hostname=HOST) as tls:
-            tls.sendall(b"%d\n" % size)
+        with context.wrap_socket(connection, server_hostname=HOST) as secure:
+            secure.sendall(b"%d\n" % size)
             buffer, left = bytearray(_CHUNK), size
             while left:
-                left -= tls.recv_into(buffer)
+                left -= secure.recv_into(buffer)
     results.put(time.perf_counter() - began)
 
 
@@ -157,14 +184,14 @@ async def resolve(_: HostPort) -> tuple[Address, ...]:
     return (ip_address("127.0.0.1"),)
 
 
-async def requests(direct: int, through: int, seconds: float) -> None:
+async def requests(door: str, direct: Way, through: Way, seconds: float) -> None:
     for connections in (1, 32):
         medians = {}
-        for name, port in (("direct", direct), ("door", through)):
-            times = await elsewhere(ask, port, connections, seconds)
+        for name, way in (("direct", direct), ("door", through)):
+            times = await elsewhere(ask, way, connections, seconds)
             medians[name] = 1000 * statistics.median(times)
             print(
-                f"taskcluster, {connections:2} connections, {name:<6} {len(times) / seconds:8.0f} requests/s, "
+                f"{door:<11} {connections:2} connections, {name:<6} {len(times) / seconds:8.0f} requests/s, "
                 f"median {medians[name]:6.2f} ms"
             )
         print(f"{'':<28} added {medians['door'] - medians['direct']:6.2f} ms")
@@ -196,19 +223,21 @@ async def main(seconds: float, size: int) -> None:
         namespaces()
     with tempfile.TemporaryDirectory() as place:
         pem = certificate(Path(place))
-        with served(serve_api) as api, served(serve_tls, pem) as tls:
+        with served(serve_api) as api, served(serve_api, pem) as secure, served(serve_tls, pem) as files:
             doors = Doors(
                 routes=(Route("GET", "/api/queue/v1/task/*"),),
                 scopes=("queue:get-artifact:private/*",),
-                destinations=(Destination(HOST, tls, internal=True),),
+                destinations=tuple(Destination(HOST, port, internal=True) for port in (secure, files)),
             )
             run = FakeRun(a_claim(), FakeClock())
             listeners = {door: socket.create_server(("127.0.0.1", 0)) for door in doors.open}
             network = Network(-1, tuple((door, listener.fileno()) for door, listener in listeners.items()))
             plan = a_plan(doors, f"http://127.0.0.1:{api}")
             async with open_doors(resolve=resolve) as proxy, proxy.open(run, plan, network, Silent()):
-                await requests(api, listeners[Door.TASKCLUSTER].getsockname()[1], seconds)
-                await downloads(tls, listeners[Door.EGRESS].getsockname()[1], size, pem)
+                taskcluster, egress = (listeners[door].getsockname()[1] for door in Door)
+                await requests("taskcluster", Way(api), Way(taskcluster), seconds)
+                await requests("egress, TLS", Way(secure, pem), Way(secure, pem, egress), seconds)
+                await downloads(files, egress, size, pem)
 
 
 class Silent:

@@ -152,6 +152,18 @@ def test_root_of_a_user_namespace_may_open_them_too(checkout: Path) -> None:
     assert answer.stdout == "[('127.0.0.1', 80), ('127.0.0.1', 3128)]\n", answer.stderr
 
 
+@pytest.mark.sandbox
+async def test_a_hundred_runs_leave_no_descriptor_and_no_thread() -> None:
+    networks, plan, run = NamespaceNetworks(), a_plan(doors=BOTH), FakeRun(a_claim(), FakeClock())
+    async with open_doors() as doors:
+        counted = []
+        for _ in range(100):
+            async with networks.open(plan) as network, doors.open(run, plan, network, log()):
+                await asyncio.sleep(0)
+            counted.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+    assert len(set(counted[1:])) == 1
+
+
 def kernel_setns(namespace: int) -> None:
     """Enter a network namespace, with the calling thread only."""
     kernel._check(kernel._libc().setns(namespace, kernel._CLONE_NEWNET), "setns")
