@@ -1,4 +1,4 @@
-"""Which policies a worker starts with: signed ones where a key is given, and none with rules that nothing enforces."""
+"""Which policies a worker starts with: signed ones where a key is given; and which it goes on with."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from secureworker.policyfile import load
 from secureworker.policyfile.manifest import manifest
 from secureworker.signing.keys import create_signing_key
 from secureworker.signing.policies import sign_policy
-from tests.policyfile.policies import TEXT, with_rule, write
+from tests.policyfile.policies import TEXT, write
 
 
 def sign(path: str, key: Path) -> str:
@@ -54,14 +54,6 @@ def test_a_key_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
 def test_a_policy_for_another_taskcluster_is_a_wrong_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="the root URL is set to"):
         load_policy(write(tmp_path), "https://other.example.com")
-
-
-def test_a_rule_that_nothing_enforces_is_not_ignored(tmp_path: Path) -> None:
-    path = write(tmp_path, with_rule("limits: none"))
-    with pytest.raises(
-        PolicyError, match=r"scripts\.sign\.limits: the sandbox runs nothing without limits yet; remove"
-    ):
-        load_policy(path, None)
 
 
 async def test_only_another_policy_for_the_same_pool_is_gone_on_with(tmp_path: Path) -> None:
