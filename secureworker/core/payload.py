@@ -44,7 +44,7 @@ def _run_time(payload: Mapping[str, Json]) -> timedelta | None:
         return None
     # JSON schema would let 60.0 pass as a whole number, and Python True as 1.
     if type(seconds) is not int or not 0 < seconds <= _LONGEST_SECONDS:
-        raise ValueError(f"payload.maxRunTime: found {show(seconds)}; expected a whole number of seconds, 1 or more,")
+        raise ValueError(f"payload.maxRunTime: found {show(seconds)}; expected a whole number of seconds, 1 or more")
     return timedelta(seconds=seconds)
 
 
