@@ -81,7 +81,7 @@ class TaskclusterDoor:
                 return
 
     def _admit(self, head: Head) -> str:
-        """Say what service a request is for, if it may be made.
+        """Give the decoded path of a request that may be made.
 
         1. It is for this host, as the script knows it.
         2. Its target is the one spelling of a path.

@@ -129,7 +129,8 @@ async def test_a_body_that_ends_too_early_is_not_passed_on_as_whole() -> None:
 
     async with a_service(note) as service, doors_open(Doors(routes=ROUTES), service.root_url) as doors:
         for framing in (b"Content-Length: 10\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\na\r\nshort"):
-            await say(doors.taskcluster, PUT + framing, end=True)
+            assert await say(doors.taskcluster, PUT + framing, end=True) == b""
+        assert doors.log.notes == []
     assert finished == []
 
 

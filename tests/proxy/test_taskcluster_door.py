@@ -327,6 +327,19 @@ async def test_a_refusal_is_sent_before_the_body_is_and_ends_the_connection() ->
         assert service.asked == []
 
 
+async def test_an_answer_that_comes_before_all_of_the_body_is_passed_on_and_ends_the_connection() -> None:
+    early = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\n\r\nno!"
+    async with raw_server(early, close=False) as raw, doors_open(DOORS, f"http://127.0.0.1:{raw.port}") as doors:
+        reader, writer = await asyncio.open_connection("127.0.0.1", doors.taskcluster)
+        writer.write(ASK.replace(b"GET", b"PUT").replace(b"Connection: close", b"Content-Length: 100000000"))
+        writer.write(bytes(1000))
+        answer = await reader.readuntil(b"no!")
+        writer.close()
+    assert status(answer) == 413
+    assert b"\r\nConnection: close\r\n" in answer
+    assert len(raw.received) == 1
+
+
 async def test_a_put_whose_connection_breaks_is_not_sent_again_without_its_body() -> None:
     """aiohttp repeats requests on a connection that was closed meanwhile; the body is gone by then."""
     seen: list[bytes] = []
