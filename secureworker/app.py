@@ -190,7 +190,12 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         state = Path(settings.state_dir)
         await asyncio.to_thread(_make_directories, state)
         secrets = (*_key_files(settings), *settings.out_of_reach)
-        sandbox_settings = SandboxSettings(settings.state_dir, runtime=settings.runtime, secrets=secrets)
+        sandbox_settings = SandboxSettings(
+            settings.state_dir,
+            runtime=settings.runtime,
+            secrets=secrets,
+            unlimited=all(rule.unlimited for rule in policy.scripts),
+        )
         oci = await stack.enter_async_context(open_sandbox(sandbox_settings))
         # 2. The signer, and with it the log of everything that follows. It holds the key; we never do.
         signer = await stack.enter_async_context(_signer(policy, settings))

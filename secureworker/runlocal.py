@@ -143,6 +143,8 @@ async def run_local(
         roles=(Role("anonymous", (*ANONYMOUS_SCOPES, "queue:get-artifact:*")),),
     )
     with tempfile.TemporaryDirectory(prefix="secureworker-run-local-") as place:
+        # Without root, containers' roots lie here: their ids have to pass.
+        await asyncio.to_thread(Path(place).chmod, 0o711)
         key = Path(place) / "private" / "signing.key"
         key.parent.mkdir(mode=0o700)
         await asyncio.to_thread(create_signing_key, str(key))

@@ -159,9 +159,12 @@ def _run(options: Mapping[str, Any]) -> int:
 
     from secureworker.core.errors import PolicyError, SecureworkerError, SettingsError
     from secureworker.host.credentials import load_credentials
+    from secureworker.host.userns import enter
 
     logger = logging.getLogger(__name__)
     try:
+        # Before there is any thread, and any secret but what the environment holds.
+        enter()
         # First of all, so that the environment holds no secret when anything else is loaded or started.
         credentials = load_credentials(options["credentials_file"], os.environ)
         return _serve(options, credentials)

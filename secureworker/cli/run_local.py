@@ -59,6 +59,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
 
     from secureworker.core.errors import PolicyError, SecureworkerError
     from secureworker.host.logs import LogFormat, configure
+    from secureworker.host.userns import enter
     from secureworker.policyfile.load import load
     from secureworker.runlocal import NotATask, complete, describe, run_local
 
@@ -68,6 +69,8 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     if artifacts is not None and artifacts.exists() and any(artifacts.iterdir()):
         raise click.UsageError(f"{artifacts} is not empty; name a new directory")
     try:
+        # Before there is any thread.
+        enter()
         policy = load(policy_file)
         body, said = complete(_read(task), policy, datetime.now(UTC))
         for sentence in said:

@@ -37,7 +37,7 @@ def _opened(directory: Path) -> list[str]:
         within = sorted(path for path in needed if above in path.parents)
         keep = [directory / f"kept-{number}-{place}" for place in range(len(within))]
         for path, kept in zip(within, keep, strict=True):
-            kept.mkdir()
+            kept.mkdir(exist_ok=True)
             lines.append(f"mount --rbind {path} {kept}")
         lines.append(f"mount -t tmpfs -o mode=755 tmpfs {above}")
         for path, kept in zip(within, keep, strict=True):

@@ -1,0 +1,125 @@
+"""The whole line, by a worker that an ordinary user has started: control groups cannot be had, so without limits."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.daemon import Here, Worker, a_queue, eventually
+from tests.sandbox import ordinary
+
+pytestmark = pytest.mark.sandbox
+
+SCRIPT = """\
+#!/bin/sh
+id -u
+cat /secrets/token
+echo hi > ../artifacts/public/a
+chmod 600 ../artifacts/public/a
+"""
+POLICY = """\
+version: 1
+root-url: https://tc.example.com
+worker-pool: test-provisioner/ordinary
+tasks:
+  scheduler-ids: ["-"]
+  project-ids: [none]
+  scopes: {allow: []}
+  max-run-time: 10m
+scripts:
+  publish:
+    description: Says a secret, and publishes a file that only itself may read.
+    command: [SCRIPT]
+    pinned: {SCRIPT: SHA256}
+    payload: {type: object, additionalProperties: false}
+    config: {}
+    secrets: {token: "file:SECRET"}
+    limits: LIMITS
+    artifacts: {allow: [public/a]}
+"""
+
+
+def give(path: Path, content: str, mode: int) -> None:
+    path.write_text(content)
+    path.chmod(mode)
+    os.chown(path, ordinary.UID, ordinary.UID)
+
+
+def run_local(directory: Path, limits: str = "none") -> subprocess.CompletedProcess[str]:
+    user = directory / "user"
+    user.mkdir(mode=0o711)
+    give(user / "script", SCRIPT, 0o755)
+    give(user / "token", "s3cret-of-the-host\n", 0o600)
+    policy = POLICY.replace("SHA256", hashlib.sha256(SCRIPT.encode()).hexdigest()).replace("LIMITS", limits)
+    give(user / "policy.yml", policy.replace("SCRIPT", f"{user}/script").replace("SECRET", f"{user}/token"), 0o644)
+    give(user / "task.json", '{"payload": {}}', 0o644)
+    arguments = ["run-local", "--json", "--runtime", "runc", "--policy", "policy.yml", "--artifacts", "out"]
+    return subprocess.run(
+        ordinary.command(directory, "-m", "secureworker", *arguments, "task.json"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=ordinary.environment(),
+    )
+
+
+def test_an_ordinary_user_runs_a_task_with_secrets_and_its_outputs_are_signed(directory: Path) -> None:
+    told = run_local(directory)
+    assert told.returncode == 0, told.stderr
+    result: dict[str, Any] = json.loads(told.stdout)
+    assert result["reason"] == "completed"
+    assert "\n1000\n" in result["log"]
+    assert "s3cret" not in result["log"]
+    out = directory / "user" / "out" / "public"
+    assert (out / "a").read_text() == "hi\n"
+    chain = json.loads((out / "chain-of-trust.json").read_text())
+    assert chain["environment"]["secureworker"]["sandbox"]["limits"] == "none"
+
+
+def test_an_ordinary_user_without_control_groups_runs_nothing_that_has_limits(directory: Path) -> None:
+    told = run_local(directory, limits="{memory: 1GiB}")
+    assert told.returncode == 1
+    assert "this host cannot limit what scripts use, and the policy does not say `limits: none`" in told.stderr
+
+
+async def start(here: Here, *more: str) -> Worker:
+    log_file = here.directory / f"worker-{len(here.workers)}.log"
+    command = ordinary.command(here.directory, "-m", "secureworker", "run", "--runtime", "runc", *here.arguments(*more))
+    with log_file.open("wb") as log:
+        # unshare, sh and setpriv each become the next: the process is the worker itself.
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=ordinary.environment()
+        )
+    worker = Worker(process, log_file)
+    here.workers.append(worker)
+    return worker
+
+
+async def test_a_killed_worker_of_an_ordinary_user_takes_its_scripts_along(directory: Path) -> None:
+    async with a_queue(directory) as here:
+        policy = directory / "policy.yml"
+        limits = "{run-time: 10m, memory: 64MiB, processes: 16, disk: 1MiB, files: 100}"
+        assert limits in policy.read_text()
+        policy.write_text(policy.read_text().replace(limits, "none"))
+        (directory / "state").mkdir(mode=0o711)
+        for path in ("policy.yml", "key", "credentials.json", "sleeper", "state", "."):
+            os.chown(directory / path, ordinary.UID, ordinary.UID)
+        first = await start(here)
+        task = await here.create({"seconds": 600, "code": 0})
+        await here.begun(first, task)
+        first.signal(signal.SIGKILL)
+        await first.exit_code()
+        await eventually(lambda: here.scripts() == [], "the end of the killed worker's script")
+        after = await here.create()
+        second = await start(here, "--once")
+        assert await here.resolved(after) == "completed", second.log
+        assert await second.exit_code() == 0, second.log
+        assert list((directory / "state" / "workspaces").iterdir()) == []
+        assert list((directory / "state" / "run").iterdir()) == []
