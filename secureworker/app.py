@@ -34,7 +34,7 @@ from secureworker.registration.source import Held, Source, Surroundings, begin
 from secureworker.sandbox.engine import SandboxSettings, open_sandbox
 from secureworker.sandbox.netns import NamespaceNetworks
 from secureworker.signing.client import SignerClient, child_settings, child_signer, connected_signer
-from secureworker.signing.keys import read_public_key
+from secureworker.signing.keys import PublicKey, read_public_key
 from secureworker.signing.keyuris import files_of
 from secureworker.signing.policies import MAX_BYTES, check_policy
 from secureworker.signing.verify import checks
@@ -79,6 +79,8 @@ class Settings:
     """`unix:/path`: where a signer listens that somebody else has started."""
     signer_user: str | None = None
     """Whom a signer of our own becomes, where we are root; None: an id that is nobody's."""
+    retired_keys: tuple[str, ...] = ()
+    """Public keys, or files that hold them, under which the audit log was begun."""
     audit_log: str | None = None
     """The directory of the audit log of a signer of our own; None: below the state directory."""
     log_format: str = "human"
@@ -262,8 +264,16 @@ def _signer(policy: Policy, settings: Settings) -> AbstractAsyncContextManager[S
         audit_log,
         root_url=policy.root_url,
         user=settings.signer_user,
+        retired_keys=tuple(map(_public_key, settings.retired_keys)),
     )
     return child_signer(its, settings.identity, log_format=settings.log_format)
+
+
+def _public_key(given: str) -> PublicKey:
+    try:
+        return read_public_key(given)
+    except ValueError as error:
+        raise SettingsError(f"a retired key cannot be used: {error}") from error
 
 
 async def _say_who_we_are(audit: AuditLog, policy: Policy) -> None:

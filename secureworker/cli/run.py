@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from secureworker.core.claim import Credentials
+    from secureworker.cli.own import Own
     from secureworker.core.policy import Policy
 
 EXIT_FAULT = 1
@@ -24,9 +24,12 @@ Each option can also be set by an environment variable: SECUREWORKER_POLICY, SEC
 
 \b
 Taskcluster credentials are taken from, in this order:
+  --config FILE --with-worker-runner                what worker-runner writes, and says later
+  --register PROVIDER                               worker-manager gives them, and renews them
   --credentials-file FILE                           {"clientId", "accessToken", "certificate"?}, mode 0600
   $CREDENTIALS_DIRECTORY/taskcluster                the same, from systemd's LoadCredential=
   TASKCLUSTER_CLIENT_ID, _ACCESS_TOKEN, _CERTIFICATE   removed from the environment when read
+They must be able to do this worker's work, and nothing else. A file is read again when it is replaced.
 
 \b
 Signals:
@@ -56,10 +59,8 @@ Examples:
     metavar="FILE",
     help="The reviewers' public key: take a policy only with their signature beside it (`secureworker policy sign`).",
 )
-@click.option(
-    "--worker-group", required=True, envvar="SECUREWORKER_WORKER_GROUP", metavar="GROUP", help="Where this worker is."
-)
-@click.option("--worker-id", required=True, envvar="SECUREWORKER_WORKER_ID", metavar="ID", help="Which one it is.")
+@click.option("--worker-group", envvar="SECUREWORKER_WORKER_GROUP", metavar="GROUP", help="Where this worker is.")
+@click.option("--worker-id", envvar="SECUREWORKER_WORKER_ID", metavar="ID", help="Which one it is.")
 @click.option(
     "--key",
     envvar="SECUREWORKER_KEY",
@@ -79,6 +80,14 @@ Examples:
     help="Whom a signer of our own becomes, where we are root; by default an id that is nobody's.",
 )
 @click.option(
+    "--retired-key",
+    "retired_keys",
+    multiple=True,
+    envvar="SECUREWORKER_RETIRED_KEYS",
+    metavar="PUB",
+    help="The public half of a key that --key has taken the place of; may be repeated. The audit log goes on.",
+)
+@click.option(
     "--audit-log",
     envvar="SECUREWORKER_AUDIT_LOG",
     metavar="DIR",
@@ -95,6 +104,26 @@ Examples:
     envvar="SECUREWORKER_CREDENTIALS_FILE",
     metavar="FILE",
     help="Taskcluster credentials; see below for other ways.",
+)
+@click.option(
+    "--register",
+    envvar="SECUREWORKER_REGISTER",
+    metavar="PROVIDER",
+    help="Register at worker-manager as a static worker of this provider, and get credentials there.",
+)
+@click.option(
+    "--registration-secret",
+    envvar="SECUREWORKER_REGISTRATION_SECRET",
+    metavar="FILE",
+    help="The secret that the worker was created with, mode 0600; by default systemd's `worker-registration`.",
+)
+@click.option("--config", metavar="FILE", help="What worker-runner writes for generic-worker.")
+@click.option("--with-worker-runner", is_flag=True, help="Talk to worker-runner over standard input and output.")
+@click.option(
+    "--remove-at-end",
+    envvar="SECUREWORKER_REMOVE_AT_END",
+    is_flag=True,
+    help="Have worker-runner remove this worker, and its machine, when it ends.",
 )
 @click.option(
     "--state-dir",
@@ -157,8 +186,8 @@ def command(context: click.Context, /, **options: Any) -> None:
 def _run(options: Mapping[str, Any]) -> int:
     import logging
 
+    from secureworker.cli.own import read_own
     from secureworker.core.errors import PolicyError, SecureworkerError, SettingsError
-    from secureworker.host.credentials import load_credentials
     from secureworker.host.userns import enter
 
     logger = logging.getLogger(__name__)
@@ -166,8 +195,8 @@ def _run(options: Mapping[str, Any]) -> int:
         # Before there is any thread, and any secret but what the environment holds.
         enter()
         # First of all, so that the environment holds no secret when anything else is loaded or started.
-        credentials = load_credentials(options["credentials_file"], os.environ)
-        return _serve(options, credentials)
+        own = read_own(options, os.environ)
+        return _serve(options, own)
     except PolicyError as error:
         for problem in error.problems:
             logger.error("%s", problem)  # noqa: TRY400 - a traceback says nothing to who wrote the policy
@@ -180,12 +209,14 @@ def _run(options: Mapping[str, Any]) -> int:
         return EXIT_FAULT
 
 
-def _serve(options: Mapping[str, Any], credentials: "Credentials") -> int:
+def _serve(options: Mapping[str, Any], own: "Own") -> int:
     import asyncio
+    import functools
     import logging
 
     from secureworker.app import Settings, load_policy, serve
     from secureworker.artifacts.store import Storage
+    from secureworker.cli.own import connected_source, report_fault
     from secureworker.core.errors import SettingsError
     from secureworker.core.ids import WorkerIdentity
     from secureworker.host.signals import Signals
@@ -198,30 +229,35 @@ def _serve(options: Mapping[str, Any], credentials: "Credentials") -> int:
 
     policy = load()
     try:
-        identity = WorkerIdentity(policy.worker_pool, options["worker_group"], options["worker_id"])
+        identity = WorkerIdentity(policy.worker_pool, own.worker_group, own.worker_id)
     except ValueError as error:
         raise SettingsError(f"{error}; correct --worker-group or --worker-id") from error
-    files = (options["policy"], options["credentials_file"])
-    settings = Settings(
+    own.hold_against(policy)
+    settings = functools.partial(
+        Settings,
         identity=identity,
-        credentials=credentials,
         key=options["key"],
         state_dir=str(Path(options["state_dir"]).absolute()),
         runtime=options["runtime"],
         storage=Storage(options["storage_type"]),
         drain_seconds=options["drain_seconds"],
         tasks=1 if options["once"] else options["tasks"],
-        out_of_reach=tuple(str(Path(file).absolute()) for file in files if file),
+        out_of_reach=(str(Path(options["policy"]).absolute()), *own.files),
+        credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"),
         signer=options["signer"],
         signer_user=options["signer_user"],
+        retired_keys=options["retired_keys"],
         audit_log=None if options["audit_log"] is None else str(Path(options["audit_log"]).absolute()),
         log_format=options["log_format"],
     )
 
     async def work() -> int:
-        with Signals(daemon=True).caught() as signals:
-            ended = await serve(policy, settings, signals, load)
         logger = logging.getLogger(__name__)
+        with Signals(daemon=True).caught() as signals:
+            async with connected_source(own, remove=options["remove_at_end"]) as (source, runner):
+                ended = await serve(policy, settings(credentials=source), signals, load)
+                if runner is not None and ended.fault is not None:
+                    report_fault(runner, ended.fault)
         if ended.fault is not None:
             logger.error("ended: %s: %s", ended.reason, ended.fault)
             return EXIT_FAULT

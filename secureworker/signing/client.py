@@ -140,7 +140,13 @@ def _error(told: Mapping[str, Any]) -> Exception:
 
 
 def child_settings(
-    worker: WorkerIdentity, key: str, audit_log: str, *, root_url: str, user: str | None
+    worker: WorkerIdentity,
+    key: str,
+    audit_log: str,
+    *,
+    root_url: str,
+    user: str | None = None,
+    retired_keys: tuple[PublicKey, ...] = (),
 ) -> Mapping[str, Any]:
     """Give the settings with which a worker starts a signer of its own."""
     settings: dict[str, Any] = {
@@ -150,6 +156,7 @@ def child_settings(
         "worker-id": worker.worker_id,
         "root-url": root_url,
         "key": key,
+        "retired-keys": [one.base64 for one in retired_keys],
         "audit-log": audit_log,
     }
     return settings if user is None else {**settings, "user": user}

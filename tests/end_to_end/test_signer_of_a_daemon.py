@@ -18,7 +18,7 @@ import pytest
 from secureworker.audit.inspect import STEP_COUNT, read_entries, verify_log
 from secureworker.audit.shards import LogKey
 from secureworker.core.audit import AuditRecord, Ending, Event
-from secureworker.signing.keys import read_public_key
+from secureworker.signing.keys import create_signing_key, read_public_key
 from tests.end_to_end.daemon import POOL, Here, Worker, a_queue, eventually
 
 pytestmark = pytest.mark.sandbox
@@ -40,9 +40,10 @@ def of(here: Here, event: Event) -> list[AuditRecord]:
     return [record for record in records(here) if record.event is event]
 
 
-def assert_verified(here: Here) -> None:
-    key = read_public_key(str(here.directory / "key.pub"))
-    steps = verify_log(str(here.directory / "state" / "audit"), (LogKey(key.raw, key.verifies),))
+def assert_verified(here: Here, *retired: str) -> None:
+    public = [read_public_key(str(here.directory / name)) for name in ("key.pub", *retired)]
+    keys = tuple(LogKey(key.raw, key.verifies) for key in public)
+    steps = verify_log(str(here.directory / "state" / "audit"), keys)
     assert [step.details for step in steps if not step.passed] == []
     assert len(steps) == STEP_COUNT
 
@@ -174,6 +175,28 @@ async def test_a_disk_without_room_for_the_log_keeps_the_worker_from_claiming(he
         assert here.wire.count("claim-work") == 0
     finally:
         subprocess.run(["umount", "--lazy", audit], check=True)
+
+
+async def test_a_new_key_takes_the_old_ones_place_and_the_log_goes_on(here: Here) -> None:
+    worker = await here.start("--once")
+    assert await here.resolved(await here.create()) == "completed"
+    assert await worker.exit_code() == 0, worker.log
+    (here.directory / "key").rename(here.directory / "old")
+    (here.directory / "key.pub").rename(here.directory / "old.pub")
+    create_signing_key(str(here.directory / "key"))
+
+    refused = await Worker.start(here.arguments(), here.directory / "refused.log")
+    assert await refused.exit_code() == 1
+    assert "the key is another one than the log was begun with" in refused.log
+    wrong = await Worker.start(here.arguments("--retired-key", "nonsense"), here.directory / "wrong.log")
+    assert await wrong.exit_code() == 2
+    worker = await here.start("--once", "--retired-key", str(here.directory / "old.pub"))
+    assert await here.resolved(await here.create()) == "completed"
+    assert await worker.exit_code() == 0, worker.log
+
+    assert_verified(here, "old.pub")
+    assert len(of(here, Event.ROTATION)) == 1
+    assert len({dict(record.details)["key"] for record in of(here, Event.SIGNATURE)}) == 2
 
 
 async def test_a_worker_uses_a_signer_that_somebody_else_has_started(here: Here) -> None:
