@@ -19,6 +19,11 @@ _VARIABLES: Final = {
 _MOST_BYTES: Final = 65_536
 
 
+def take_variables(environment: MutableMapping[str, str]) -> dict[str, str]:
+    """Remove the variables that hold credentials, and give what they held."""
+    return {key: environment.pop(name) for name, key in _VARIABLES.items() if name in environment}
+
+
 def load_credentials(path: str | None, environment: MutableMapping[str, str]) -> Credentials:
     """Find the credentials: the file that is named, else systemd's credential `taskcluster`, else the environment.
 
@@ -27,7 +32,7 @@ def load_credentials(path: str | None, environment: MutableMapping[str, str]) ->
     Raises:
         SettingsError: there are none, or others can read them. No message shows a value.
     """
-    given = {key: environment.pop(name) for name, key in _VARIABLES.items() if name in environment}
+    given = take_variables(environment)
     directory = environment.get("CREDENTIALS_DIRECTORY")
     if path is None and directory and os.path.exists(f"{directory}/{SYSTEMD_NAME}"):
         path = f"{directory}/{SYSTEMD_NAME}"

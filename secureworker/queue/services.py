@@ -64,6 +64,12 @@ class Services:
         try:
             answer = await self._calls.of("Auth").make("currentScopes", lambda: credentials)
         except Refused as refused:
+            if refused.status in _DENIED:
+                who = "nobody's" if credentials is None else f"this worker's ({credentials.client_id})"
+                raise AccessDenied(
+                    f"Auth refuses credentials that are {who}: {refused}; give the worker others, or this client the "
+                    "scope auth:current-scopes"
+                ) from refused
             raise refused.as_ours() from refused
         scopes = answer.get("scopes")
         if not isinstance(scopes, list):

@@ -215,7 +215,12 @@ def server() -> Iterator[str]:
 @pytest.mark.sandbox
 def test_refused_credentials_end_the_worker_with_the_queues_own_words(place: Place, server: str) -> None:
     write_policy(place.directory, server)
-    fails(place, 1, "ended: the Queue refuses this worker's credentials: claimWork: 401", place.options())
+    fails(
+        place,
+        1,
+        r"Auth refuses credentials that are this worker's \(worker\): currentScopes: 401: Client with",
+        place.options(),
+    )
 
 
 @pytest.mark.sandbox
