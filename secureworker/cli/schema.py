@@ -36,6 +36,19 @@ def of_cases() -> None:
     _print_shipped("policy-cases")
 
 
+@command.command("trust")
+def of_trust() -> None:
+    """Print the schema of trust files (see `secureworker verify --trust`)."""
+    _print_shipped("trust")
+
+
+@command.command("provenance")
+@click.option("--parameters", is_flag=True, help="Print the schema of its external parameters instead.")
+def of_provenance(*, parameters: bool) -> None:
+    """Print the schema of provenance statements."""
+    _print_shipped("release-script-parameters" if parameters else "provenance")
+
+
 @command.command("payload")
 @click.argument("script")
 @click.option("--policy", "path", required=True, envvar="SECUREWORKER_POLICY", metavar="FILE", help="The policy.")

@@ -237,12 +237,14 @@ def _write_new(path: str, content: bytes, mode: int) -> None:
 
 
 def parse_public_key(text: str) -> PublicKey:
-    """Read base64 of the 32 bytes, PEM, or a line of OpenSSH's.
+    """Read base64 of the 32 bytes, PEM, or a line of OpenSSH's; lines that begin with `#` are comments.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is none of them, or more than one key.
     """
-    text = text.strip()
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("#")).strip()
+    if text.count("-----BEGIN") > 1 or text.count("ssh-ed25519 ") > 1:
+        raise ValueError("there is more than one public key; give one, or a trust file")
     if text.startswith(("-----BEGIN", "ssh-")):
         load = load_pem_public_key if text.startswith("-----") else load_ssh_public_key
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from secureworker.cli.schema import command as schema
 from secureworker.cli.verify import command
 from secureworker.core.keylists import new_trust_file
 from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
@@ -144,3 +145,17 @@ async def test_the_command_works_as_a_process(world: World, key: SigningKey, tru
     said, _ = await process.communicate()
 
     assert (process.returncode, said.splitlines()[-1]) == (0, b"verified")
+
+
+@pytest.mark.parametrize(
+    ("asked", "title"),
+    [
+        (("trust",), "A trust file"),
+        (("provenance",), "SLSA provenance of a run"),
+        (("provenance", "--parameters"), "External parameters of the build type release-script/v1"),
+    ],
+)
+def test_the_schemas_of_what_is_verified_are_printed(asked: tuple[str, ...], title: str) -> None:
+    result = CliRunner().invoke(schema, asked)
+
+    assert json.loads(result.output)["title"] == title

@@ -185,7 +185,9 @@ def test_a_key_shows_only_its_fingerprint(key: SigningKey) -> None:
 
 
 def test_every_form_of_a_public_key_is_read_back(key: SigningKey, tmp_path: Path) -> None:
-    for form in (key.public.base64, key.public.pem, key.public.openssh, f"{key.public.openssh} a comment\n"):
+    public = key.public
+    commented = (f"{public.openssh} a comment\n", f"# a comment\n{public.pem}")
+    for form in (public.base64, public.pem, public.openssh, *commented):
         assert parse_public_key(form) == key.public
         (tmp_path / "public").write_text(form)
         assert read_public_key(str(tmp_path / "public")) == key.public
@@ -207,6 +209,12 @@ def test_a_public_key_verifies_what_was_signed_and_nothing_else(key: SigningKey)
     assert not key.public.verifies(signature, b"massage")
     assert not key.public.verifies(signature[:-1], b"message")
     assert not PublicKey(bytes(32)).verifies(signature, b"message")
+
+
+@pytest.mark.parametrize("form", ["pem", "openssh"])
+def test_of_several_public_keys_none_is_chosen_silently(key: SigningKey, form: str) -> None:
+    with pytest.raises(ValueError, match="more than one public key"):
+        parse_public_key(f"{getattr(key.public, form)}\n{getattr(key.public, form)}")
 
 
 @pytest.mark.parametrize(
