@@ -156,10 +156,10 @@ class Inputs(Protocol):
 
         From the run that the signed statement names, into a place that the script does not reach; there its decoded
         bytes are hashed, and only where that is the signed digest it gets its name. An optional one that cannot be had,
-        is too large, or has another digest is left out.
+        or has another digest, is left out; `max_bytes` is for all that is fetched, such ones too.
 
         Raises:
-            BadPayload: one that is not optional is not there, has another digest, or is too large.
+            BadPayload: they are too large; one that is not optional is not there, or has another digest.
             ServiceError: one cannot be had now, after all attempts.
             HostError: the disk is full.
         """

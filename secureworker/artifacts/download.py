@@ -44,6 +44,13 @@ class NotDownloaded(Exception):
         self.again = again
 
 
+class TooLarge(NotDownloaded):
+    """It has more bytes than may still be taken."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, again=False)
+
+
 @dataclass
 class Allowance:
     """Bytes that may still be taken, by several downloads together."""
@@ -53,7 +60,7 @@ class Allowance:
     def take(self, count: int) -> None:
         """Count what came."""
         if count > self.left:
-            raise NotDownloaded(f"it has more than the {self.left} bytes that are left for inputs", again=False)
+            raise TooLarge(f"it has more than the {self.left} bytes that are left for inputs")
         self.left -= count
 
     def give_back(self, count: int) -> None:
@@ -98,9 +105,7 @@ async def download(
                 _judge(answer.status)
                 encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
                 if encoding == "identity" and (answer.content_length or 0) > allowance.left:
-                    raise NotDownloaded(
-                        f"it has {answer.content_length} bytes, and {allowance.left} are left for inputs", again=False
-                    )
+                    raise TooLarge(f"it has {answer.content_length} bytes, and {allowance.left} are left for inputs")
                 await _read(answer, _decoder(encoding, write, allowance), watch, stall_seconds)
     except TimeoutError:
         raise NotDownloaded(f"nothing came for {stall_seconds:g} s", again=True) from None

@@ -18,7 +18,7 @@ from typing import Final, Protocol, final
 import aiohttp
 
 from secureworker.artifacts.abreast import each
-from secureworker.artifacts.download import Allowance, NotDownloaded, download
+from secureworker.artifacts.download import Allowance, NotDownloaded, TooLarge, download
 from secureworker.core.chain import MAX_STATEMENT_BYTES, Statements, Upstream
 from secureworker.core.errors import BadPayload, HostError, ServiceError
 from secureworker.core.evidence import SIGNATURE_BYTES
@@ -121,30 +121,29 @@ class HttpInputs:
         await self._until_had(run, what, attempt)
 
     async def fetch(self, run: ClaimedRun, inputs: tuple[Input, ...], max_bytes: int, workspace: Workspace) -> Received:
-        """Fetch inputs, required ones first, several at a time; see `ports.Inputs`."""
+        """Fetch inputs, several at a time; see `ports.Inputs`."""
         allowance = Allowance(max_bytes)
-        placed: list[Input] = []
+        placed: dict[Input, int] = {}
         absent: list[tuple[Input, str]] = []
 
         async def take(numbered: tuple[int, Input]) -> None:
             number, wanted = numbered
-            why = await self._take(run, wanted, _Landing(f"{workspace.spool}/input-{number}"), allowance, workspace)
+            landing = _Landing(f"{workspace.spool}/input-{number}")
+            why = await self._take(run, wanted, landing, allowance, workspace)
             if not why:
-                placed.append(wanted)
+                placed[wanted] = landing.size
             elif wanted.optional:
                 absent.append((wanted, why))
             else:
                 raise BadPayload((f"the input {wanted} cannot be used: {why}",))
 
         numbered = tuple(enumerate(inputs))
-        for optional in (False, True):
-            some = [pair for pair in numbered if pair[1].optional is optional]
-            await each(some, take, at_a_time=self._settings.at_a_time)
+        await each(numbered, take, at_a_time=self._settings.at_a_time)
         order = {wanted: number for number, wanted in numbered}
         return Received(
             tuple(sorted(placed, key=order.__getitem__)),
             tuple(sorted(absent, key=lambda pair: order[pair[0]])),
-            max_bytes - allowance.left,
+            sum(placed.values()),
         )
 
     async def _take(
@@ -163,13 +162,15 @@ class HttpInputs:
             why = "" if found == wanted.sha256 else f"it has the sha256 {found}, and {wanted.sha256} was signed"
             if not why:
                 await in_thread(functools.partial(landing.place, workspace, wanted))
+        except TooLarge as error:
+            # Also where it is optional. Which of several would be left out must not depend on who comes first.
+            raise BadPayload((f"the input {wanted} is too large: {error}; the rule is upstream.max-size",)) from error
         except (_Absent, NotDownloaded) as error:
             why = str(error)
         finally:
             landing.close()
         if why:
             await in_thread(landing.discard)
-            allowance.give_back(landing.size)
         return why
 
     async def _download(self, source: Source, write: Callable[[bytes], None], allowance: Allowance) -> None:

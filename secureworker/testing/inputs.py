@@ -39,33 +39,29 @@ class FakeInputs:
         max_bytes: int,
         workspace: Workspace,  # noqa: ARG002 - the port's
     ) -> Received:
-        """Compare digests and sizes, required ones first."""
+        """Compare digests and sizes."""
         await self.clock.sleep(self.seconds)
         self.failures.strike("fetch")
         absent: dict[Input, str] = {}
-        left = max_bytes
-        for wanted in sorted(inputs, key=lambda each: each.optional):
-            content = self.contents.get(str(wanted))
-            why = self._why_not(wanted, content, left)
+        contents = {wanted: self.contents.get(str(wanted)) for wanted in inputs}
+        if sum(len(content) for content in contents.values() if content is not None) > max_bytes:
+            raise BadPayload(("the inputs are too large; the rule is upstream.max-size",))
+        for wanted, content in contents.items():
+            why = _why_not(wanted, content)
             if why and not wanted.optional:
                 raise BadPayload((f"the input {wanted} cannot be used: {why}",))
             if why:
                 absent[wanted] = why
-            else:
-                left -= len(content or b"")
         placed = tuple(wanted for wanted in inputs if wanted not in absent)
         self.fetched.extend(placed)
-        return Received(
-            placed, tuple((wanted, absent[wanted]) for wanted in inputs if wanted in absent), max_bytes - left
-        )
+        return Received(placed, tuple(absent.items()), sum(len(contents[wanted] or b"") for wanted in placed))
 
-    def _why_not(self, wanted: Input, content: bytes | None, left: int) -> str:
-        if content is None:
-            return "it is not there"
-        if len(content) > left:
-            return f"it has more than the {left} bytes that are left for inputs"
-        found = hashlib.sha256(content).hexdigest()
-        return "" if found == wanted.sha256 else f"it has the sha256 {found}, and {wanted.sha256} was signed"
+
+def _why_not(wanted: Input, content: bytes | None) -> str:
+    if content is None:
+        return "it is not there"
+    found = hashlib.sha256(content).hexdigest()
+    return "" if found == wanted.sha256 else f"it has the sha256 {found}, and {wanted.sha256} was signed"
 
 
 def fake_signature(raw: bytes, content: bytes) -> bytes:
