@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from secureworker.core.evidence import SIGNATURE_BYTES, Artifacts
 from secureworker.core.ids import Sha256
+from secureworker.core.logproof import LOG_PROOF, MAX_PROOF_BYTES, Logged, NotLogged, check_logged
 from secureworker.core.provenance import PROVENANCE
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
 from secureworker.core.verification import MAX_BODY_BYTES, NotVerified, StatementSteps
@@ -81,6 +82,7 @@ class Verification(StatementSteps):
     """The steps that look at files, beside those of the statements."""
 
     files: Files | None = None
+    logged: Logged | None = None
     others: tuple[str, ...] = field(default=())
     """Paths of files that are to be among the subjects of a bundle that stands alone."""
 
@@ -95,6 +97,23 @@ class Verification(StatementSteps):
         return f"{CHAIN_OF_TRUST} has {len(self.signed)} bytes" + (
             f", {PROVENANCE} has {len(self.bundle)}" if self.has_bundle else ""
         )
+
+    def check_log(self) -> str:
+        """A proof that is there proves these very statements: their signature is in the log of the worker's signer."""
+        if not self._files().exists(LOG_PROOF):
+            return "no proof is there"
+        content = self._files().read(LOG_PROOF, MAX_PROOF_BYTES)
+        signer = self.signer
+
+        def verifies(signature: bytes, content: bytes) -> bool:
+            return self.checks.verifies(signer, signature, content)
+
+        bodies = (self.signed, None if self.envelope is None else self.envelope.payload)
+        try:
+            self.logged = check_logged(content, (signer, verifies), self.the_chain(), bodies)
+        except NotLogged as error:
+            raise NotVerified(f"{LOG_PROOF}: {error}") from error
+        return f"the signature is record {self.logged.index} of {self.logged.origin}"
 
     def check_hashes(self) -> str:
         """Every artifact that is listed is there, as a regular file, with the digest that was signed."""
@@ -113,7 +132,8 @@ class Verification(StatementSteps):
 
     def check_nothing_else(self) -> str:
         """No other file is there but logs, statements and signatures, for which nothing is claimed."""
-        known = {*self.the_chain().artifacts, *_NOT_LISTED, *((PROVENANCE,) if self.facts is not None else ())}
+        known = {*self.the_chain().artifacts, *_NOT_LISTED}
+        known |= {name for name, proved in ((PROVENANCE, self.facts), (LOG_PROOF, self.logged)) if proved is not None}
         others = [name for name in self._files().walk() if name not in known]
         beside = [name for name in others if name.startswith(_NOT_LISTED_PREFIXES)]
         wrong = [f"{name!a}: is not in the chain of trust" for name in others if name not in beside]
