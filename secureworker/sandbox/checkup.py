@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from secureworker.core.errors import SandboxError
+from secureworker.core.errors import HostError, SandboxError
+from secureworker.host import userns
 from secureworker.host.workspace import RUN_DIR, UidRange
 from secureworker.sandbox import delegation, kernel, mountinfo, runtime, seccomp, survey
 from secureworker.sandbox.cgroups import Version
 
 _LEAST_KERNEL = (5, 12)
 """mount_setattr, by which runtimes make whole trees of mounts read-only."""
+_REFUSALS = (("unprivileged_userns_clone", "0"), ("apparmor_restrict_unprivileged_userns", "1"))
+"""Sysctls of Debian's and Ubuntu's kernels, with the value that keeps user namespaces from users."""
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 
 
@@ -105,14 +108,20 @@ def _namespaces() -> Iterator[Point]:
 def _privileges() -> Iterator[Point]:
     if os.geteuid() == 0:
         yield Point("user", State.OK, "root: scripts get user ids of their own")
-    else:
-        yield Point(
-            "user",
-            State.MISSING,
-            f"uid {os.geteuid()}, not root",
-            "start the worker as root: user ids, network namespaces and control groups are root's to give. "
-            "What is below was looked at as this user; root may find more",
-        )
+        return
+    found = f"uid {os.geteuid()}, not root"
+    try:
+        users, groups = userns.find_spans()
+    except HostError as error:
+        yield Point("user", State.MISSING, found, f"{error}. Or start the worker as root, which may find more below")
+        return
+    refusing = [name for name, value in _REFUSALS if _text(f"/proc/sys/kernel/{name}").strip() == value]
+    yield _need(
+        "user",
+        there=not refusing,
+        found=f"{found}: scripts get its subordinate ids, {min(users.count, groups.count)} from {users.first} on",
+        advice=f"this host gives user namespaces to root only: change the sysctl kernel.{', kernel.'.join(refusing)}",
+    )
 
 
 def _cgroups() -> Iterator[Point]:
@@ -123,7 +132,16 @@ def _cgroups() -> Iterator[Point]:
         yield Point("control groups", State.MISSING, "not usable", str(error))
         return
     controllers = ", ".join(sorted(chosen.by_controller))
-    yield Point("control groups", State.OK, f"version {chosen.version.value}: {controllers}")
+    found = f"version {chosen.version.value}: {controllers}"
+    if os.geteuid() == 0 or delegation.is_delegated(chosen):
+        yield Point("control groups", State.OK, found)
+    else:
+        yield Point(
+            "control groups",
+            State.NOTE,
+            f"{found}; none is delegated to this user",
+            f"only policies with `limits: none` for every script can be used here; for limits, {delegation.HOW}",
+        )
     yield from _runtimes(unified=chosen.version is Version.V2)
 
 
@@ -175,6 +193,8 @@ def _system() -> Iterator[Point]:
 
 
 def _ids() -> Iterator[Point]:
+    if os.geteuid() != 0:
+        return  # Its own, which `_privileges` has shown.
     uids = UidRange()
     taken = [line for line in _text("/etc/subuid").splitlines() if _overlaps(line, uids)]
     yield _need(
@@ -196,6 +216,8 @@ def _overlaps(line: str, uids: UidRange) -> bool:
 
 
 def _places() -> Iterator[Point]:
+    if os.geteuid() != 0:
+        return  # In the state directory, which is looked at when it is used.
     closed = [path for path in _parents(RUN_DIR) if os.path.isdir(path) and not os.stat(path).st_mode & 0o001]
     yield _need(
         "run directory",

@@ -12,7 +12,7 @@ from secureworker.sandbox.mountinfo import Mounted, parse
 _ROOT = "/"
 _OWN_LEAF = "worker"
 """Where the worker itself goes in version 2: a group with limits for its children may have no process of its own."""
-_HOW = (
+HOW = (
     "run the worker by systemd with `Delegate=yes` (for a trial: `systemd-run --user --scope -p Delegate=yes`), "
     "or as root"
 )
@@ -119,7 +119,7 @@ def _first_version(name: str, mounts: tuple[Mounted, ...], chosen: Mounts, own: 
             os.makedirs(base, exist_ok=True)
         except OSError as error:
             raise SandboxError(
-                f"no control group for {controller} can be made in {base}: {error.strerror}; {_HOW}"
+                f"no control group for {controller} can be made in {base}: {error.strerror}; {HOW}"
             ) from error
     return Hierarchy(Version.V1, bases, dict.fromkeys(bases, path), others)
 
@@ -141,14 +141,13 @@ def delegated_base(top: str, own: str, *, privileged: bool) -> str:
         privileged: whether this is root.
     """
     here = (top + own).rstrip("/")
-    candidates = [os.path.dirname(here), here] if os.path.basename(here) == _OWN_LEAF else [here]
-    for candidate in candidates:
+    for candidate in _candidates(here):
         if candidate != top and _is_delegated(candidate, privileged=privileged):
             _make_room(candidate)
             _enable(candidate)
             return candidate
     if not privileged:
-        raise SandboxError(f"the control group {here} is not delegated to this worker: no limits are possible; {_HOW}")
+        raise SandboxError(f"the control group {here} is not delegated to this worker: no limits are possible; {HOW}")
     try:
         _enable(top)
     except SandboxError:
@@ -156,6 +155,19 @@ def delegated_base(top: str, own: str, *, privileged: bool) -> str:
         _make_room(top)
         _enable(top)
     return top
+
+
+def _candidates(here: str) -> list[str]:
+    return [os.path.dirname(here), here] if os.path.basename(here) == _OWN_LEAF else [here]
+
+
+def is_delegated(chosen: Mounts, *, proc: str = "/proc/self") -> bool:
+    """Say whether a worker of this user, which is not root, could limit its scripts. Changes nothing."""
+    if chosen.version is not Version.V2:
+        return False
+    mount = chosen.by_controller["memory"]
+    here = (mount.target + _within(mount, own_paths(_read(f"{proc}/cgroup"))[""])).rstrip("/")
+    return any(group != mount.target and _is_delegated(group, privileged=False) for group in _candidates(here))
 
 
 def _is_delegated(group: str, *, privileged: bool) -> bool:
@@ -179,7 +191,7 @@ def _make_room(group: str) -> None:
                 _write(f"{leaf}/cgroup.procs", pid)
     except OSError as error:
         raise SandboxError(
-            f"the worker cannot move into a group of its own, {leaf}: {error.strerror}; {_HOW}"
+            f"the worker cannot move into a group of its own, {leaf}: {error.strerror}; {HOW}"
         ) from error
 
 
@@ -192,7 +204,7 @@ def _enable(group: str) -> None:
         _write(f"{group}/cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
     except OSError as error:
         raise SandboxError(
-            f"the controllers {', '.join(missing)} cannot be enabled in {group}: {error.strerror}; {_HOW}"
+            f"the controllers {', '.join(missing)} cannot be enabled in {group}: {error.strerror}; {HOW}"
         ) from error
 
 

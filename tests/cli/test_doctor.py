@@ -48,7 +48,8 @@ def test_without_root_it_says_what_that_changes_and_exits_with_1() -> None:
     answer = subprocess.run([sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 1, answer.stderr
     assert "not root" in answer.stdout
-    assert "start the worker as root" in answer.stdout.replace("\n", " ")
+    assert "without root, " in " ".join(answer.stdout.split())
+    assert "start the worker as root" in " ".join(answer.stdout.split())
     assert "This host cannot sandbox scripts: user" in answer.stdout
 
 

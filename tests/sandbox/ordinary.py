@@ -13,6 +13,8 @@ from pathlib import Path
 USER, UID = "secureworker-test", 54_321
 FIRST, COUNT = 3_000_000_000, 1000
 """Outside: ids that nobody else has; inside: 1 to 1000."""
+TABLE = f"{USER}:{FIRST}:{COUNT}\n"
+"""Of subordinate ids, for users and groups."""
 CHECKOUT = Path(__file__).parent.parent.parent
 
 
@@ -45,7 +47,7 @@ def _opened(directory: Path) -> list[str]:
     return lines
 
 
-def command(directory: Path, *arguments: str, subordinate: bool = True) -> list[str]:
+def command(directory: Path, *arguments: str, table: str = TABLE) -> list[str]:
     """Give what root calls to run Python with `arguments` as the user, in the user's directory `directory/user`."""
     home = directory / "user"
     home.mkdir(exist_ok=True)
@@ -54,7 +56,6 @@ def command(directory: Path, *arguments: str, subordinate: bool = True) -> list[
     host = directory / "host"
     host.mkdir(exist_ok=True)
     host.chmod(0o755)
-    table = f"{USER}:{FIRST}:{COUNT}\n" if subordinate else ""
     passwd = Path("/etc/passwd").read_text() + f"{USER}:x:{UID}:{UID}::{home}:/bin/sh\n"
     lines = [
         "set -e",
@@ -70,14 +71,18 @@ def command(directory: Path, *arguments: str, subordinate: bool = True) -> list[
 
 
 def environment() -> dict[str, str]:
-    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+    """Give the user's environment; with what makes coverage measure, where there is a place for that alone."""
+    measured = {}
+    if "COVERAGE_FILE" in os.environ:
+        Path(os.environ["COVERAGE_FILE"]).parent.chmod(0o1777)
+        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(CHECKOUT), **measured}
 
 
-def run(directory: Path, program: str, *arguments: str, subordinate: bool = True) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, program: str, *arguments: str, table: str = TABLE) -> subprocess.CompletedProcess[str]:
     """Run a program in Python as the user, until it ends."""
     return subprocess.run(
-        command(directory, "-c", program, *arguments, subordinate=subordinate),
+        command(directory, "-c", program, *arguments, table=table),
         capture_output=True,
         text=True,
         timeout=120,

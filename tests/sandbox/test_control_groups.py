@@ -12,8 +12,8 @@ import pytest
 
 from secureworker.core.errors import SandboxError
 from secureworker.core.outcome import Usage
-from secureworker.sandbox.cgroups import Group, Hierarchy, Version, fields, limit_files
-from secureworker.sandbox.delegation import delegated_base, find_hierarchy, find_mounts, own_paths
+from secureworker.sandbox.cgroups import WITHOUT_GROUPS, Group, Hierarchy, Version, fields, limit_files
+from secureworker.sandbox.delegation import delegated_base, find_hierarchy, find_mounts, is_delegated, own_paths
 from secureworker.sandbox.mountinfo import parse, submounts
 from tests.sandbox.cage import MIB, some_limits
 
@@ -228,6 +228,36 @@ def test_version_2_has_one_directory_for_all_controllers(tmp_path: Path) -> None
     group = hierarchy.open("run-1")
     assert group.procs_files() == (f"{top}/service/secureworker-x/run-1/cgroup.procs",)
     assert group.path == "/service/secureworker-x/run-1"
+
+
+@pytest.mark.parametrize(
+    ("own", "delegated"), [("/service", True), ("/service/worker", True), ("/nowhere", False), ("/", False)]
+)
+def test_a_user_is_told_whether_a_group_is_delegated_and_nothing_changes(
+    tmp_path: Path, own: str, *, delegated: bool
+) -> None:
+    top = a_tree(tmp_path / "tree", "service", "service/worker", "nowhere", enabled="cpu memory pids")
+    (tmp_path / "tree" / "nowhere" / "cgroup.subtree_control").unlink()
+    proc = says(tmp_path / "proc", V2.replace("/sys/fs/cgroup", top), f"0::{own}\n")
+    chosen = find_mounts(parse(V2.replace("/sys/fs/cgroup", top)), {top: frozenset({"memory", "pids", "cpu"})})
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert is_delegated(chosen, proc=proc) is delegated
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_groups_of_version_1_are_no_users() -> None:
+    assert not is_delegated(find_mounts(parse(V1), {}))
+
+
+def test_without_groups_nothing_is_limited_counted_or_left() -> None:
+    assert limit_files(Version.NONE, LIMITS, 9) == {}
+    group = WITHOUT_GROUPS.open("run-x")
+    group.limit(LIMITS, 9)
+    group.restrict_devices()
+    group.remove()
+    assert (group.path, group.procs_files(), group.pids()) == ("", (), frozenset())
+    assert (group.usage(), group.out_of_memory_kills()) == (Usage(), 0)
+    assert (WITHOUT_GROUPS.leftovers(), WITHOUT_GROUPS.sweep()) == ((), 0)
 
 
 def test_root_on_version_2_has_its_groups_at_the_top(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Scripts in the sandbox of a worker that an ordinary user has started: real user namespaces, and no root in them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -26,10 +27,10 @@ asyncio.run(main())
 """
 
 
-def worker(directory: Path, main: str, **options: bool) -> str:
+def worker(directory: Path, main: str) -> str:
     """Run a worker's program as the user; give what it prints."""
     lines = main.strip("\n").replace("\n", "\n    ")
-    done = ordinary.run(directory, WORKER.replace("{main}", lines), **options)
+    done = ordinary.run(directory, WORKER.replace("{main}", lines))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -134,8 +135,45 @@ print(userns.owner(os.lstat("{directory}/roots"), "{directory}/strangers"))
     assert said == "65534 0\n65534 65534\n65534\n"
 
 
+def test_the_doctor_shows_an_ordinary_user_what_it_can_do(directory: Path) -> None:
+    program = "from click.testing import CliRunner\nfrom secureworker.cli.doctor import command\n"
+    done = ordinary.run(directory, program + "print(CliRunner().invoke(command, ['--json']).output)")
+    told = json.loads(done.stdout)
+    found = {check["name"]: check for check in told["checks"]}
+    assert told["able"] is True
+    assert found["user"]["found"] == "uid 54321, not root: scripts get its subordinate ids, 1000 from 3000000000 on"
+    if found["control groups"]["state"] == "note":
+        assert "limits: none" in found["control groups"]["advice"]
+    assert "run directory" not in found
+
+
+def test_a_process_with_threads_cannot_become_root_of_a_namespace(directory: Path) -> None:
+    program = """
+import threading
+from secureworker.host import userns
+over = threading.Event()
+threading.Thread(target=over.wait).start()
+try:
+    userns.enter()
+except userns.HostError as error:
+    print(error, userns.entered())
+over.set()
+"""
+    done = ordinary.run(directory, program)
+    assert done.stdout.startswith("without root, a user namespace is needed, which this host does not give: Invalid")
+    assert done.stdout.endswith(" None\n")
+
+
+def test_ids_that_cannot_be_mapped_are_an_error(directory: Path) -> None:
+    # There are no ids beyond 32 bits.
+    table = f"{ordinary.USER}:4294967290:1000\n"
+    done = ordinary.run(directory, "from secureworker.host import userns; userns.enter()", table=table)
+    assert done.returncode == 1
+    assert "this user's subordinate ids cannot be mapped: " in done.stderr
+
+
 def test_a_user_without_subordinate_ids_is_told_how_to_get_them(directory: Path) -> None:
-    done = ordinary.run(directory, "from secureworker.host import userns; userns.enter()", subordinate=False)
+    done = ordinary.run(directory, "from secureworker.host import userns; userns.enter()", table="")
     assert done.returncode == 1
     assert "subordinate ids are needed, and secureworker-test has none in /etc/subuid" in done.stderr
     assert "usermod --add-subuids" in done.stderr
