@@ -163,6 +163,15 @@ async def test_a_reclaim_moves_the_end_of_the_claim(here: Here) -> None:
     assert after > before
 
 
+async def test_the_runs_credentials_are_its_claims_until_a_reclaim_and_then_others(here: Here) -> None:
+    run = await here.a_run()
+    assert run.credentials == run.claim.credentials
+    here.pass_time(5)
+    await run.reclaim()
+    assert run.credentials != run.claim.credentials
+    assert run.credentials.access_token.reveal() not in repr(run.credentials)
+
+
 async def test_everything_works_with_the_credentials_of_a_reclaim(here: Here) -> None:
     run = await here.a_run()
     await run.reclaim()
