@@ -6,6 +6,7 @@ import logging
 
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.chain import Judgement, Report, judge_inputs
+from secureworker.core.errors import BadPayload
 from secureworker.core.inputs import Input
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
@@ -50,7 +51,8 @@ async def obtain(
     """Fetch inputs into the script's directory, and give those that are there.
 
     Raises:
-        BadPayload, ServiceError, HostError: as `ports.Inputs.fetch`.
+        BadPayload, ServiceError, HostError: as `ports.Inputs.fetch`; BadPayload too where none is left of what the rule
+            requires.
     """
     if not inputs:
         return ()
@@ -65,6 +67,8 @@ async def obtain(
         )
         record = AuditRecord(Event.INPUT_VERIFICATION, Ending.FAILED, run_of(run.claim), details=details)
         await tools.audit.append(record)
+    if plan.inputs.required and not received.inputs:
+        raise BadPayload(("the script takes inputs, and none of those that are wanted could be used",))
     log.note(f"{len(received.inputs)} inputs of {received.size} bytes have the digests that were signed")
     return tuple(VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs)
 
