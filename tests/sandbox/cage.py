@@ -17,6 +17,7 @@ import pytest
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Limits, OutputRules, PinnedFile, Plan
+from secureworker.host import userns
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.ports import Workspace
 from secureworker.sandbox.engine import OciSandbox, SandboxSettings, instance_name, open_sandbox
@@ -27,7 +28,7 @@ MIB = 1024 * 1024
 CRUN_ON_A_HYBRID_HOST = """#!/bin/sh
 # crun refuses hosts whose control groups are not all of version 2. Here it sees such a host, and nothing else changes:
 # the limits are the worker's own doing.
-exec unshare --mount --propagation private /bin/sh -c \
+exec unshare --mount{more} --propagation private /bin/sh -c \
     'mount -t cgroup2 none /sys/fs/cgroup && exec {crun} "$@"' crun "$@"
 """
 
@@ -157,7 +158,9 @@ def runtime_for(name: str, directory: Path) -> str:
     if name == "runc" or Path("/sys/fs/cgroup/cgroup.controllers").exists():
         return found
     wrapper = directory / "crun"
-    wrapper.write_text(CRUN_ON_A_HYBRID_HOST.format(crun=found))
+    # Whoever is root of a user namespace only may mount the groups of a namespace that belongs to it.
+    more = "" if userns.entered() is None else " --cgroup"
+    wrapper.write_text(CRUN_ON_A_HYBRID_HOST.format(crun=found, more=more))
     wrapper.chmod(0o755)
     return str(wrapper)
 

@@ -115,6 +115,17 @@ def test_resource_limits_are_the_plans_capped_by_the_workers_own() -> None:
     }
 
 
+def test_a_plan_without_limits_keeps_those_that_no_script_needs_to_exceed() -> None:
+    found = config(replace(a_plan(), unlimited=True))
+    limits = {limit["type"] for limit in found["process"]["rlimits"]}
+    assert limits == {
+        "RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_RTPRIO", "RLIMIT_SIGPENDING",
+    }  # fmt: skip
+    assert found["linux"]["resources"] == {}
+    (tmp,) = (mount for mount in found["mounts"] if mount["destination"] == "/tmp")
+    assert any(option.startswith("size=") for option in tmp["options"])
+
+
 def test_limits_and_devices_are_in_the_config_where_the_runtime_places_itself() -> None:
     linux = config(a_plan(limits=some_limits(cpus=0.5)))["linux"]
     assert linux["cgroupsPath"] == "/secureworker/run-1"

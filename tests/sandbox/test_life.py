@@ -293,3 +293,18 @@ async def test_a_workspace_below_a_closed_directory_works(cage: Cage, directory:
     async with workspaces.open(plan) as workspace:
         assert (await cage.sandbox.run(plan, workspace, log)).status == ExitCode(0)
     assert log.text == "ran\n"
+
+
+async def test_a_plan_without_limits_may_use_what_the_host_has_and_is_counted_all_the_same(cage: Cage) -> None:
+    limits = some_limits(disk_bytes=1_000_000, processes=2, files=16, memory_bytes=MIN_MEMORY_BYTES)
+    ran = await cage.python(
+        "import os\n"
+        "held = b'x' * (64 << 20)\n"
+        "open('large', 'wb').write(held[:3_000_000])\n"
+        "[os.fork() or os._exit(0) for _ in range(8)]\n"
+        "[open(str(n), 'w') for n in range(50)]\n",
+        limits=limits,
+        unlimited=True,
+    )
+    assert (ran.execution.status, ran.execution.unlimited) == (ExitCode(0), True), ran.output
+    assert (ran.execution.usage.memory_peak_bytes or 0) > 64 * MIB

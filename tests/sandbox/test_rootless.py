@@ -35,11 +35,12 @@ def worker(directory: Path, main: str) -> str:
     return done.stdout
 
 
-def test_a_script_of_an_ordinary_users_worker_has_ids_of_its_own(directory: Path) -> None:
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_script_of_an_ordinary_users_worker_has_ids_of_its_own(directory: Path, runtime: str) -> None:
     said = worker(
         directory,
-        """
-async with a_cage(here, "runc", unlimited=True) as cage:
+        f"""
+async with a_cage(here, {runtime!r}, unlimited=True) as cage:
     ran = await cage.shell("id -u; cat /proc/self/uid_map; grep Cap /proc/self/status; echo x > ../artifacts/public/a;"
         "chmod 000 ../artifacts/public/a; mkdir -p deep/er; chmod 000 deep; exit 3", unlimited=True)
     print(ran.output, ran.execution.status, ran.execution.unlimited)
@@ -61,12 +62,13 @@ def test_what_a_script_owns_belongs_to_a_subordinate_id_on_the_host(directory: P
     assert (directory / "user" / "ours").stat().st_uid == ordinary.UID
 
 
-def test_all_probes_fail_to_get_out_of_an_ordinary_users_sandbox(directory: Path) -> None:
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_all_probes_fail_to_get_out_of_an_ordinary_users_sandbox(directory: Path, runtime: str) -> None:
     said = worker(
         directory,
-        """
+        f"""
 Path("key").write_text("secret")
-async with a_cage(here, "runc", unlimited=True, secrets=(f"{here}/key",)) as cage:
+async with a_cage(here, {runtime!r}, unlimited=True, secrets=(str(here / "key"),)) as cage:
     print("\\n".join(await cage.sandbox.self_test()))
 """,
     )
