@@ -38,9 +38,10 @@ _PRIVATE: Final = ("TASKCLUSTER_", "SECUREWORKER_")
 class SignerClient:
     """Asks a signer. Safe to call from many tasks: requests go one after the other."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._channel = channel
-        self._channel.settimeout(ANSWER_SECONDS)
+        self._answer_seconds = answer_seconds
+        self._channel.settimeout(answer_seconds)
         self._lock = threading.Lock()
         self._gone = ""
         self.public_key: PublicKey
@@ -56,7 +57,7 @@ class SignerClient:
         """
         self._channel.settimeout(START_SECONDS)
         told = await self._ask({"request": "hello", "protocol": wire.PROTOCOL})
-        self._channel.settimeout(ANSWER_SECONDS)
+        self._channel.settimeout(self._answer_seconds)
         try:
             self.version, self.pid, public, whose = wire.exactly(told, "version", "pid", "publicKey", "worker")
             self.public_key = parse_public_key(public)

@@ -103,7 +103,7 @@ def open_key(uri: str) -> TokenKey:
         public = session.get_key(
             object_class=pkcs11.ObjectClass.PUBLIC_KEY, key_type=pkcs11.KeyType.EC_EDWARDS, label=where.label
         )
-        key = TokenKey(session, private, _public(bytes(public[pkcs11.Attribute.EC_POINT])), pkcs11.Mechanism.EDDSA)
+        key = TokenKey(session, private, public_of(bytes(public[pkcs11.Attribute.EC_POINT])), pkcs11.Mechanism.EDDSA)
     except (pkcs11.exceptions.PKCS11Error, RuntimeError) as error:
         # The type only: a module's messages are its own.
         raise KeyUnusable(
@@ -114,7 +114,7 @@ def open_key(uri: str) -> TokenKey:
     return key
 
 
-def _public(point: bytes) -> PublicKey:
+def public_of(point: bytes) -> PublicKey:
     """Read CKA_EC_POINT: the 32 bytes, or an OCTET STRING around them, as PKCS#11 3.0 and 2.40 have it."""
     if len(point) == KEY_BYTES + 2 and point[:2] == bytes([4, KEY_BYTES]):
         point = point[2:]

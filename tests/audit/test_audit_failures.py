@@ -1,13 +1,16 @@
 """What cannot be written may not happen; and clocks that jump."""
 
 import json
+import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from secureworker.audit.log import Log
 from secureworker.audit.moments import SystemMoments
+from secureworker.audit.place import give, open_place
 from secureworker.audit.shards import origin_of
 from secureworker.core.audit import AuditRecord, Event, read_record
 from secureworker.core.checkpoint import Checkpoint, sign_checkpoint
@@ -191,3 +194,35 @@ def test_a_log_that_cannot_be_begun_says_why(place: Place) -> None:
 
     with pytest.raises(AuditError, match="cannot be opened: Is a directory"):
         place.open()
+
+
+# Whose it is.
+
+
+@pytest.mark.sandbox
+def test_a_log_is_given_to_another_user_with_all_that_is_in_it(place: Place) -> None:
+    fill(place, 1)
+    opened = open_place(str(place.directory))
+    try:
+        give(opened, 54321, 54322)
+    finally:
+        os.close(opened)
+
+    found = {(path.stat().st_uid, path.stat().st_gid) for path in (place.directory, *place.directory.iterdir())}
+    assert found == {(54321, 54322)}
+    with pytest.raises(AuditError, match="can be written by others"):
+        place.open()
+
+
+@pytest.mark.sandbox
+def test_what_is_no_file_of_a_log_is_not_given_away(place: Place) -> None:
+    place.directory.mkdir()
+    (place.directory / "link").symlink_to("/etc/passwd")
+    opened = open_place(str(place.directory))
+    try:
+        with pytest.raises(AuditError, match="cannot be given to uid 54321"):
+            give(opened, 54321, 54321)
+    finally:
+        os.close(opened)
+
+    assert Path("/etc/passwd").stat().st_uid == 0

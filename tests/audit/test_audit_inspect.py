@@ -1,6 +1,8 @@
 """Verifying, showing and proving a log, as an auditor does who has the public key and nothing else."""
 
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -351,3 +353,17 @@ def test_export_is_a_document_that_can_be_verified_without_the_log(small: Place,
     assert [record["record"]["event"] for record in of_task["records"]] == ["claim"]
     small.checkpoint(1).write_bytes(b"")
     assert audit("export", small.directory).exit_code == 1
+
+
+def test_tail_goes_on_with_records_that_come(small: Place) -> None:
+    argv = [sys.executable, "-m", "secureworker", "audit", "tail", str(small.directory), "-n", "1", "--follow"]
+    with subprocess.Popen([*argv, "--event", "claim"], stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            assert TASK_ID in following.stdout.readline()
+            with small.open() as log:
+                log.append(a_record(), "worker")
+                log.append(AuditRecord(Event.CLAIM, details=(("name", "the next"),)), "worker")
+            assert "the next" in following.stdout.readline()
+        finally:
+            following.terminate()

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pkcs11
+import pkcs11.exceptions
 import pytest
 
 from secureworker.core.errors import KeyUnusable
 from secureworker.signing.client import child_signer
 from secureworker.signing.keys import SigningKey
 from secureworker.signing.keyuris import files_of, load_key
-from secureworker.signing.pkcs11 import TokenUri, parse_uri
+from secureworker.signing.pkcs11 import TokenKey, TokenUri, parse_uri, public_of
 from secureworker.testing import IDENTITY
 from tests.signing.served import a_statement, settings_for
 
@@ -105,7 +107,6 @@ def token_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def token(token_home: Path) -> str:
     """Make a key in the token; give the URI but for its label."""
-    pkcs11 = pytest.importorskip("pkcs11")
     session = pkcs11.lib(module()).get_token(token_label="release").open(user_pin="1234", rw=True)
     parameters = session.create_domain_parameters(
         pkcs11.KeyType.EC_EDWARDS,
@@ -190,3 +191,31 @@ async def test_a_signer_signs_with_a_key_in_a_token(token: str, tmp_path: Path) 
         body, signature, *_ = await signer.sign(a_statement())
 
     assert signer.public_key.verifies(signature.content, body.content)
+
+
+class BrokenKey:
+    """A token's key that gives what it should not."""
+
+    def __init__(self, answer: bytes | Exception) -> None:
+        self.answer = answer
+
+    def sign(self, _: bytes, **__: object) -> bytes:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [b"", bytes(64), pkcs11.exceptions.DeviceRemoved()])
+def test_a_token_that_signs_wrongly_or_not_at_all_is_not_used(key: SigningKey, answer: bytes | Exception) -> None:
+    broken = TokenKey(None, BrokenKey(answer), key.public, None)
+
+    with pytest.raises(KeyUnusable, match="the token"):
+        broken.sign(MESSAGE)
+
+
+def test_a_public_key_is_read_in_both_forms_that_tokens_have(key: SigningKey) -> None:
+    raw = key.public.raw
+
+    assert public_of(raw) == public_of(bytes([4, 32]) + raw) == key.public
+    with pytest.raises(KeyUnusable, match="is no Ed25519 key"):
+        public_of(raw[1:])

@@ -200,6 +200,30 @@ async def _ask_for_much(signer: SignerClient, dice: random.Random, out: dict[tup
         out.setdefault((TASK_ID, run_id), set()).add(files[0].content)
 
 
+async def test_a_signer_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    async with child_signer(settings_for(tmp_path, **own()), IDENTITY) as signer:
+        pid = signer.pid
+        os.kill(pid, signal.SIGSTOP)
+
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_an_error_of_the_signers_own_reaches_its_worker(tmp_path: Path) -> None:
+    # A directory that is given for the key's file: nothing foresees a path with a NUL in it.
+    with pytest.raises(HostError, match="the signer cannot start: ValueError; its own log says more"):
+        async with child_signer(settings_for(tmp_path, key="file:/a\0b", **own()), IDENTITY):
+            pass
+
+
+async def test_an_end_that_cannot_be_written_down_is_an_end(tmp_path: Path) -> None:
+    async with child_signer(settings_for(tmp_path, **own()), IDENTITY) as signer:
+        (tmp_path / "audit" / "checkpoint.new").mkdir()
+        pid = signer.pid
+
+    assert not Path(f"/proc/{pid}").exists()
+    assert records(tmp_path)[-1].event is not Event.SIGNER_START
+
+
 # As a unit of its own.
 
 
@@ -295,9 +319,10 @@ def test_settings_that_are_wrong_are_said_to_be(tmp_path: Path, changes: dict[st
 
 
 def test_settings_are_yaml_or_json(tmp_path: Path, key: SigningKey) -> None:
-    text = "\n".join(f"{name}: {json.dumps(value)}" for name, value in settings_for(tmp_path).items())
+    given = {**settings_for(tmp_path), "retired-keys": [key.public.base64]}
+    text = "\n".join(f"{name}: {json.dumps(value)}" for name, value in given.items())
 
-    settings = read_settings(f"{text}\nretired-keys: ['{key.public.base64}']\n".encode(), "signer.yml")
+    settings = read_settings(text.encode(), "signer.yml")
 
     assert settings.bounds.worker == IDENTITY
     assert settings.bounds.policies == frozenset({SHA256})

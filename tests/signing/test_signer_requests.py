@@ -19,11 +19,22 @@ from secureworker.core.errors import AuditError, BadPayload, HostError, KeyUnusa
 from secureworker.core.ids import RunId, Sha256, WorkerIdentity
 from secureworker.signing import wire
 from secureworker.signing.client import SignerClient
-from secureworker.signing.desk import Bounds, SignedRuns
+from secureworker.signing.desk import Bounds, Desk, SignedRuns
 from secureworker.signing.keys import SigningKey
 from secureworker.signing.process import MAX_CLIENTS, Server, describe_error, requests
 from secureworker.testing import IDENTITY, SHA256, TASK_ID, a_claim, an_artifact
 from tests.signing.served import BOUNDS, LogTrail, a_statement, client_of, opened, records, serving
+
+
+class SignersWord:
+    """A ledger on a log."""
+
+    def __init__(self, trail: LogTrail) -> None:
+        self._trail = trail
+
+    def write(self, record: AuditRecord) -> None:
+        self._trail.write(record, "signer")
+
 
 OTHER_POOL = {
     **a_claim().task.verbatim,
@@ -335,6 +346,32 @@ async def test_an_error_crosses_over_as_what_it_is(error: Exception) -> None:
 
     assert type(raised.value) is type(error)
     assert str(raised.value) == str(error)
+
+
+async def test_an_answer_that_does_not_come_in_time_ends_the_conversation() -> None:
+    ours, its = socket.socketpair()
+    client = SignerClient(ours, answer_seconds=0.05)
+    with its, pytest.raises(HostError, match="the signer does not answer: timed out"):
+        await client.check()
+    with pytest.raises(HostError, match="nothing can be signed"):
+        await client.check()
+
+
+async def test_a_definition_that_only_the_signer_finds_too_deep_is_its_authors_fault_and_written_down(
+    place: tuple[LogTrail, SignedRuns], key: SigningKey, tmp_path: Path
+) -> None:
+    deep: Any = 0
+    for _ in range(2000):
+        deep = [deep]
+    claim = a_claim()
+    too_deep = replace(claim, task=replace(claim.task, verbatim={**claim.task.verbatim, "extra": {"deep": deep}}))
+    desk = Desk(key, BOUNDS, SignersWord(place[0]), place[1])
+
+    with pytest.raises(BadPayload, match="nested too deep"):
+        desk.sign(replace(a_statement(), claim=too_deep))
+
+    (record,) = records(tmp_path)
+    assert record.event is Event.REFUSAL
 
 
 def test_a_signer_remembers_only_so_many_runs() -> None:
