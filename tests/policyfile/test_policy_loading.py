@@ -111,7 +111,7 @@ def test_two_scripts_chosen_by_one_scope_are_refused(tmp_path: Path) -> None:
         ("when: {", "when: 5 #{", f"{SIGN + 2}: scripts.sign.when: found 5; expected an object"),
         ("version: 1", "version: 2", "1: version: found 2; expected 1"),
         ("version: 1", "verison: 1", "1: verison: is not a known key; did you mean 'version'?"),
-        ("version: 1", "Q: 1", "1: Q: is not a known key; known here are version, root-url, worker-pool, worker-scopes, tasks"),
+        ("version: 1", "Q: 1", "1: Q: is not a known key; known here are version, root-url"),
         (
             "https://tc.example.com",
             "http://tc.example.com",
