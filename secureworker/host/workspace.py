@@ -195,8 +195,12 @@ def _fill(home: str, workspace: Workspace, plan: Plan) -> None:
         return workspace.task + path.removeprefix(TASK_DIR)
 
     try:
-        files.make_directory(home, mode=0o711)
-        # Listing is denied, searching is not: the container's own ids have to pass on the way to their mounts.
+        files.make_directory(home, mode=0o700)
+        # The container's own ids have to pass on the way to their mounts. Nobody else may: the task's id, and with it
+        # this path, is public, and other users of the host could read what scripts leave readable.
+        os.chown(home, -1, container_root(uid))
+        os.chmod(home, 0o710)  # noqa: S103 - of a group that only this container has
+        # Listing is denied, searching is not.
         for path in (workspace.scripts, workspace.bundle):
             files.make_directory(path, mode=0o711)
         files.make_directory(workspace.spool, mode=0o700)
