@@ -15,7 +15,7 @@ from secureworker.artifacts.inputs import HttpInputs, InputSettings
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, Storage, UploadSettings
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
-from secureworker.core.errors import PolicyError, SecureworkerError, SettingsError
+from secureworker.core.errors import HostError, PolicyError, SecureworkerError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.host.clock import SystemClock
@@ -176,6 +176,8 @@ async def _serve_once(
         shutdown = Shutdown(tools.clock, settings.drain_seconds, None if reloading is None else reloading.again)
         loop = ClaimLoop(queue, tools, shutdown, tasks=settings.tasks)
         ended = await supervise(loop.serve(events), *held.keepers(shutdown))
+        if held.lapsed and ended.fault is None:
+            ended = replace(ended, fault=HostError(f"{held.lapsed[0]}; give this worker new ones"))
         details: tuple[tuple[str, Detail], ...] = (("reason", text(ended.reason)), ("tasks", ended.claimed))
         ending = Ending.OK if ended.fault is None else Ending.FAILED
         await conclude(tools.audit, AuditRecord(Event.WORKER_STOP, ending, details=details))

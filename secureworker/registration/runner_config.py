@@ -58,7 +58,14 @@ def read_runner_config(path: str) -> RunnerConfig:
         pool = WorkerPool(_text(document, "provisionerId"), _text(document, "workerType"))
         identity = WorkerIdentity(pool, _text(document, "workerGroup"), _text(document, "workerId"))
         # worker-runner leaves the certificate out, or empty, where there is none.
-        credentials = parse_credentials({**document, "certificate": document.get("certificate") or None})
+        certificate = document.get("certificate") or None
+        credentials = parse_credentials(
+            {
+                "clientId": _text(document, "clientId"),
+                "accessToken": _text(document, "accessToken"),
+                "certificate": certificate,
+            }
+        )
         return RunnerConfig(_text(document, "rootURL"), identity, credentials)
     except ValueError as error:
         raise SettingsError(f"worker-runner's configuration {path} cannot be used: {error}") from None

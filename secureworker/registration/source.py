@@ -70,6 +70,8 @@ class Held:
     own: OwnCredentials
     keepers: Callable[[Ending], tuple[Keeper, ...]]
     """To be run beside the claim loop. None of them ever returns or raises."""
+    lapsed: list[str]
+    """Why the worker drained because of its credentials: empty, unless it did."""
 
 
 async def begin(source: Source, around: Surroundings) -> Held:
@@ -79,42 +81,40 @@ async def begin(source: Source, around: Surroundings) -> Held:
         HostError: they are not, or worker-manager refuses the worker.
         ServiceError: Auth or worker-manager cannot be reached.
     """
-    registration: StaticRegistration | None = None
-    match source:
-        case Credentials():
-            own = OwnCredentials(source)
-        case CredentialsFile():
-            own = OwnCredentials(await asyncio.to_thread(read_credentials, source.path))
-        case FromRunner():
-            own = source.own
-        case StaticProvider():
-            registration = StaticRegistration(
-                StaticSettings(around.identity, around.root_url, source.provider_id, source.static_secret, source.kept),
-                around.manager,
-                around.clock,
-            )
-            own = OwnCredentials(await registration.begin())
-        case _:
-            assert_never(source)
+    own, renewing = await _first(source, around)
     await around.check(own.current())
+    lapsed: list[str] = []
 
     def keepers(ending: Ending) -> tuple[Keeper, ...]:
-        found: list[Keeper] = [watch_expiry(own, around.clock, ending.drain)]
-        match source:
-            case CredentialsFile(path=path):
-                found.append(watch_file(path, own, around.check, around.clock))
-            case FromRunner(runner=runner):
-                found.append(runner.serve(own, around.check, ending, around.clock))
-            case StaticProvider():
-                assert registration is not None
-                found.append(registration.keep(own, around.check))
-            case Credentials():
-                pass
-            case _:
-                assert_never(source)
+        def lapse(reason: str) -> None:
+            lapsed.append(reason)
+            ending.drain(reason)
+
+        found = (watch_expiry(own, around.clock, lapse), *(each(ending) for each in renewing))
         return tuple(_undisturbed(keeper, ending) for keeper in found)
 
-    return Held(own, keepers)
+    return Held(own, keepers, lapsed)
+
+
+async def _first(source: Source, around: Surroundings) -> tuple[OwnCredentials, tuple[Callable[[Ending], Keeper], ...]]:
+    """Get the first credentials, and what gets others later."""
+    match source:
+        case Credentials():
+            return OwnCredentials(source), ()
+        case CredentialsFile(path=path):
+            read = OwnCredentials(await asyncio.to_thread(read_credentials, path))
+            return read, (lambda _: watch_file(path, read, around.check, around.clock),)
+        case FromRunner(runner=runner, own=newest):
+            return newest, (lambda ending: runner.serve(newest, around.check, ending, around.clock),)
+        case StaticProvider():
+            settings = StaticSettings(
+                around.identity, around.root_url, source.provider_id, source.static_secret, source.kept
+            )
+            registration = StaticRegistration(settings, around.manager, around.clock)
+            registered = OwnCredentials(await registration.begin())
+            return registered, (lambda _: registration.keep(registered, around.check),)
+        case _:
+            assert_never(source)
 
 
 async def _undisturbed(keeper: Keeper, ending: Ending) -> NoReturn:

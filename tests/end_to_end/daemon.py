@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -245,10 +245,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def a_queue(directory: Path, claim_seconds: float = 1200) -> AsyncIterator[Here]:
+async def a_queue(directory: Path, claim_seconds: float = 1200, **changes: Any) -> AsyncIterator[Here]:
     """Serve a Queue, and prepare what a worker is started with."""
     wire, time = Wire(), MovableTime()
     settings = Settings((WORKER, OWNER), claim_timeout=claim_seconds, long_poll=0.5, hint_interval=0, clock=time)
+    settings = replace(settings, **changes)
     async with serve(settings, middlewares=[wire.middleware()]) as running, aiohttp.ClientSession() as session:
         credentials = {"clientId": "owner", "accessToken": OWNER.access_token.reveal()}
         client = Client({"rootUrl": running.root_url, "credentials": credentials}, session=session)
