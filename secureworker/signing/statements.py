@@ -4,10 +4,11 @@ Whoever holds the key builds here what it signs; the process that asks gives val
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 from secureworker import __version__
-from secureworker.core.ids import Sha256
+from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.provenance import (
     PROVENANCE,
     Built,
@@ -19,6 +20,7 @@ from secureworker.core.provenance import (
     provenance,
 )
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE, Provenance, chain_of_trust
+from secureworker.core.summary import SUMMARY, verification_summary
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing.keys import Key
 
@@ -30,6 +32,8 @@ class Bodies:
     chain_of_trust: bytes
     provenance: bytes | None
     """None where the run has no outputs: there is nothing that it could be the provenance of."""
+    summary: bytes | None = None
+    """Of the inputs' verification; None where there are none. Follows from the provenance."""
 
     @property
     def digest(self) -> bytes:
@@ -72,17 +76,20 @@ def build(statement: Statement) -> Bodies:
         ),
         chain_of_trust_sha256=Sha256(hashlib.sha256(body).hexdigest()),
     )
-    return Bodies(body, provenance(claim, built))
+    written = provenance(claim, built)
+    return Bodies(body, written, verification_summary(json.loads(written)) if statement.inputs else None)
 
 
 def sign(bodies: Bodies, key: Key) -> tuple[SignedFile, ...]:
-    """Sign both; the files are published as they are."""
+    """Sign all; the files are published as they are."""
     files = (
         SignedFile(CHAIN_OF_TRUST, bodies.chain_of_trust, "application/json"),
         SignedFile(CHAIN_OF_TRUST_SIGNATURE, key.sign(bodies.chain_of_trust), "application/octet-stream"),
     )
-    if bodies.provenance is None:
-        return files
-    signature = key.sign(message(bodies.provenance))
-    signed = bundle(bodies.provenance, signature, key_id=key.public.fingerprint, hint=key.public.hint)
-    return (*files, SignedFile(PROVENANCE, signed, "application/json"))
+    attestations = ((PROVENANCE, bodies.provenance), (SUMMARY, bodies.summary))
+    return (*files, *(_attest(name, payload, key) for name, payload in attestations if payload is not None))
+
+
+def _attest(name: ArtifactName, payload: bytes, key: Key) -> SignedFile:
+    signed = bundle(payload, key.sign(message(payload)), key_id=key.public.fingerprint, hint=key.public.hint)
+    return SignedFile(name, signed, "application/json")

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from secureworker.core.evidence import SIGNATURE_BYTES, Artifacts
+from secureworker.core.evidence import SIGNATURE_BYTES, Artifacts, BadEvidence, read_bundle, strict_json
 from secureworker.core.ids import Sha256
 from secureworker.core.logproof import LOG_PROOF, MAX_PROOF_BYTES, Logged, NotLogged, check_logged
-from secureworker.core.provenance import PROVENANCE
+from secureworker.core.provenance import PROVENANCE, message
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
+from secureworker.core.summary import SUMMARY, verification_summary
+from secureworker.core.trust import fingerprint, hint
 from secureworker.core.verification import MAX_BODY_BYTES, NotVerified, StatementSteps
 from secureworker.host.beneath import open_beneath
 
@@ -82,6 +84,7 @@ class Verification(StatementSteps):
     """The steps that look at files, beside those of the statements."""
 
     files: Files | None = None
+    summarised: bool = False
     logged: Logged | None = None
     others: tuple[str, ...] = field(default=())
     """Paths of files that are to be among the subjects of a bundle that stands alone."""
@@ -97,6 +100,25 @@ class Verification(StatementSteps):
         return f"{CHAIN_OF_TRUST} has {len(self.signed)} bytes" + (
             f", {PROVENANCE} has {len(self.bundle)}" if self.has_bundle else ""
         )
+
+    def check_inputs(self) -> str:
+        """Provenance that names inputs comes with the summary of their verification, which follows from it alone."""
+        if self.envelope is None:
+            return "none are named"
+        due = verification_summary(strict_json(self.envelope.payload))
+        if due is None:
+            return "none are named"
+        try:
+            found = read_bundle(self._files().read(SUMMARY, 2 * MAX_BODY_BYTES))
+        except BadEvidence as error:
+            raise NotVerified(f"{SUMMARY}: {error}") from error
+        if found.payload != due:
+            raise NotVerified(f"{SUMMARY}: is not the summary of the inputs that the provenance names")
+        named = (found.key_id, found.hint) == (fingerprint(self.signer), hint(self.signer))
+        if not named or not self.checks.verifies(self.signer, found.signature, message(found.payload)):
+            raise NotVerified(f"{SUMMARY}: is not signed by {fingerprint(self.signer)}")
+        self.summarised = True
+        return "the summary of their verification is signed, and follows from the provenance"
 
     def check_log(self) -> str:
         """A proof that is there proves these very statements: their signature is in the log of the worker's signer."""
@@ -133,7 +155,8 @@ class Verification(StatementSteps):
     def check_nothing_else(self) -> str:
         """No other file is there but logs, statements and signatures, for which nothing is claimed."""
         known = {*self.the_chain().artifacts, *_NOT_LISTED}
-        known |= {name for name, proved in ((PROVENANCE, self.facts), (LOG_PROOF, self.logged)) if proved is not None}
+        proved = ((PROVENANCE, self.facts), (SUMMARY, self.summarised or None), (LOG_PROOF, self.logged))
+        known |= {name for name, proof in proved if proof is not None}
         others = [name for name in self._files().walk() if name not in known]
         beside = [name for name in others if name.startswith(_NOT_LISTED_PREFIXES)]
         wrong = [f"{name!a}: is not in the chain of trust" for name in others if name not in beside]

@@ -45,6 +45,7 @@ _DIRECTORY: Final[Steps[Verification]] = (
     ("provenance", Verification.check_envelope),
     ("statement", Verification.read_statement),
     ("agreement", Verification.check_agreement),
+    ("inputs", Verification.check_inputs),
     ("log", Verification.check_log),
     ("key", Verification.check_key),
     ("hashes", Verification.check_hashes),

@@ -42,7 +42,7 @@ def test_a_good_directory_is_verified_with_a_line_for_each_step(published: Path,
 
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert [line[:7] for line in lines[:-1]] == [f"{number:>2} ok  " for number in range(1, 12)]
+    assert [line[:7] for line in lines[:-1]] == [f"{number:>2} ok  " for number in range(1, 13)]
     assert lines[-1] == "verified"
 
 
@@ -65,7 +65,7 @@ def test_what_is_not_as_it_was_signed_is_not_verified(published: Path, key: Publ
     result = verify(published, "--key", key.base64, "--run-id", 0)
 
     assert result.exit_code == 1
-    assert "10 FAIL hashes: public/a: has the sha256" in result.output
+    assert "11 FAIL hashes: public/a: has the sha256" in result.output
     assert result.output.endswith("\nnot verified\n")
 
 
@@ -80,7 +80,7 @@ def test_json_says_the_same(published: Path, key: PublicKey, *, good: bool) -> N
     assert result.exit_code == (0 if good else 1)
     assert shown["verified"] is good
     assert (shown["key"], shown["taskId"], shown["runId"]) == (key.fingerprint, TASK_ID, 0)
-    assert [step["number"] for step in shown["steps"]] == list(range(1, 12))
+    assert [step["number"] for step in shown["steps"]] == list(range(1, 13))
     assert shown["steps"][-1]["passed"] is good
 
 

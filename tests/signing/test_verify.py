@@ -37,7 +37,7 @@ def resign(directory: Path, key: SigningKey, change: Callable[[dict[str, Any]], 
     (directory / SIGNATURE).write_bytes(key.sign(written))
 
 
-def test_a_good_directory_is_verified_in_eleven_steps(published: Path, key: SigningKey) -> None:
+def test_a_good_directory_is_verified_in_twelve_steps(published: Path, key: SigningKey) -> None:
     verdict = verify_directory(str(published), key.public, ANYTHING)
 
     assert verdict.verified
@@ -49,6 +49,7 @@ def test_a_good_directory_is_verified_in_eleven_steps(published: Path, key: Sign
         "provenance",
         "statement",
         "agreement",
+        "inputs",
         "log",
         "key",
         "hashes",

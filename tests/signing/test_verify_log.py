@@ -81,7 +81,7 @@ def test_a_proof_of_these_statements_is_verified_and_named(published: Path, key:
     verdict = verify_directory(str(published), key.public, ANYTHING)
 
     assert verdict.verified
-    assert verdict.steps[7].details == (f"the signature is record 3 of {ORIGIN}",)
+    assert verdict.steps[8].details == (f"the signature is record 3 of {ORIGIN}",)
     assert PROOF not in verdict.steps[-1].details[0]
 
 
@@ -95,7 +95,7 @@ async def test_a_run_without_provenance_has_its_proof_too(
 
 
 def test_without_a_proof_none_is_claimed(published: Path, key: SigningKey) -> None:
-    assert verify_directory(str(published), key.public, ANYTHING).steps[7].details == ("no proof is there",)
+    assert verify_directory(str(published), key.public, ANYTHING).steps[8].details == ("no proof is there",)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff", b"c2sp.org/tlog-proof@v1\nindex 0\n\n"])
