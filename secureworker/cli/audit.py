@@ -1,6 +1,7 @@
 """`secureworker audit`: what an auditor does with the audit log."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,25 @@ EXIT_NOT_VERIFIED = 1
 _FOLLOW_SECONDS = 0.5
 _MAX_FILE_BYTES = 1 << 20
 
-_directory = click.argument("directory", type=click.Path(exists=True, file_okay=False))
+
+def _reachable(_context: click.Context, _parameter: click.Parameter, path: str) -> str:
+    """See that the log can be read: that of a worker without root belongs to one of its user's subordinate ids."""
+    if os.geteuid() != 0 and not os.access(path, os.R_OK):
+        from secureworker.core.errors import HostError
+        from secureworker.host.userns import enter
+
+        try:
+            enter()
+        except HostError as error:
+            raise click.BadParameter(f"{path} is not yours to read, and not your worker's either: {error}") from error
+    if not os.access(path, os.R_OK):
+        raise click.BadParameter(f"{path} is not readable.")
+    return path
+
+
+_directory = click.argument(
+    "directory", type=click.Path(exists=True, file_okay=False, readable=False), callback=_reachable
+)
 _task = click.option("--task", metavar="ID", help="Only records about this task.")
 _event = click.option("--event", "events", multiple=True, metavar="NAME", help="Only these events; may be repeated.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the records themselves, one a line.")
@@ -31,7 +50,7 @@ def command() -> None:
 
 
 @command.command("verify")
-@click.argument("path", type=click.Path(exists=True))
+@click.argument("path", type=click.Path(exists=True, readable=False), callback=_reachable)
 @click.option(
     "--key", "public_keys", required=True, multiple=True, metavar="PUB", help="Public key, or a file that holds it."
 )

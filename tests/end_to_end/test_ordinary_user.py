@@ -123,3 +123,8 @@ async def test_a_killed_worker_of_an_ordinary_user_takes_its_scripts_along(direc
         assert await second.exit_code() == 0, second.log
         assert list((directory / "state" / "workspaces").iterdir()) == []
         assert list((directory / "state" / "run").iterdir()) == []
+        # The log is the signer's, whose id is a subordinate one: only in a namespace can its user read it.
+        assert (directory / "state" / "audit").stat().st_uid == ordinary.FIRST + ordinary.COUNT - 1
+        log = str(directory / "state" / "audit")
+        shown = ordinary.run(directory, "from secureworker.cli.main import cli; cli()", "audit", "show", log)
+        assert f"{after}/0" in shown.stdout, shown.stderr
