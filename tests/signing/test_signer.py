@@ -51,7 +51,7 @@ async def test_a_task_of_another_pool_is_refused(signer: InProcessSigner) -> Non
 
 
 async def test_a_statement_under_another_policy_is_refused(signer: InProcessSigner) -> None:
-    with pytest.raises(HostError, match="was started for the policy"):
+    with pytest.raises(HostError, match="signs under the policy"):
         await signer.sign(replace(a_statement(), policy_sha256=Sha256("0" * 64)))
 
 
@@ -94,11 +94,12 @@ async def test_of_two_statements_at_once_one_is_signed(signer: InProcessSigner) 
     assert sum(isinstance(result, tuple) for result in results) == 1
 
 
-async def test_memory_of_signed_runs_is_bounded(key: SigningKey) -> None:
+async def test_what_is_remembered_of_signed_runs_is_bounded_and_never_forgotten(key: SigningKey) -> None:
     signer = InProcessSigner(key, IDENTITY, SHA256, root_url=ROOT_URL, remembered_runs=2)
-    for number in range(3):
+    for number in range(2):
         await signer.sign(replace(a_statement(), claim=replace(a_claim(), run_id=RunId(number))))
 
-    await signer.sign(a_statement(an_artifact("public/a")))
+    with pytest.raises(HostError, match="the signer remembers 2 runs, and no more"):
+        await signer.sign(replace(a_statement(), claim=replace(a_claim(), run_id=RunId(2))))
     with pytest.raises(HostError, match="already signed"):
-        await signer.sign(replace(a_statement(an_artifact("public/a")), claim=replace(a_claim(), run_id=RunId(2))))
+        await signer.sign(a_statement(an_artifact("public/a")))
