@@ -7,7 +7,7 @@ CHAIN_OF_TRUST = "public/chain-of-trust.json"
 LOGS = "public/logs"
 LIVE_BACKING_LOG = f"{LOGS}/live_backing.log"
 
-_RESERVED = (CHAIN_OF_TRUST, f"{CHAIN_OF_TRUST}.sig", "public/audit.tlog-proof", LOGS)
+_RESERVED = (CHAIN_OF_TRUST, f"{CHAIN_OF_TRUST}.sig", "public/audit.tlog-proof", "public/verification.json", LOGS)
 _RESERVED_PREFIX = "public/provenance"
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"

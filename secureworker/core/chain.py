@@ -5,6 +5,7 @@ signed with what the policy trusts; a step believes nothing that a later one has
 fetched then have the signed digests is for who fetches them.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Final
 
 from secureworker.core.claim import Json, TaskDefinition, parse_definition
 from secureworker.core.ids import ArtifactName, RunId, ScriptName, TaskId, WorkerIdentity
-from secureworker.core.inputs import MAX_PATHS, Input, InputPlan, Wanted, fits, why_no_file
+from secureworker.core.inputs import MAX_PATHS, Input, InputPlan, Received, Wanted, fits, why_no_file
 from secureworker.core.outcome import Reason
 from secureworker.core.schemas import show
 from secureworker.core.scopes import satisfies
@@ -28,6 +29,7 @@ from secureworker.core.verification import (
     take,
 )
 
+REPORT: Final = ArtifactName("public/verification.json")
 MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 """Of a chain of trust that is an input's: 10,000 artifacts with long names and a task of 10 MB are below it."""
 
@@ -231,6 +233,33 @@ def judge_inputs(
         reasons.append(Reason(f"{rule}.required", "the script takes inputs, and there is none; correct the paths"))
     reports = tuple(report for _, report in taken.values())
     return Judgement(chosen, reports, tuple(dict.fromkeys(absent)), tuple(dict.fromkeys(reasons)))
+
+
+def write_report(judgement: Judgement, received: Received) -> bytes:
+    """Write what was verified, and how, as JSON for whoever wants more than the digests in the provenance.
+
+    It proves nothing by itself, and is not signed: each step names what it compared, so that anybody can do it again.
+    """
+    absent = {(each.task_id, each.name): why for each, why in received.absent}
+    tasks: list[Json] = [
+        {
+            "taskId": report.task_id,
+            "runId": None if report.run_id is None else int(report.run_id),
+            "verified": report.verified,
+            "key": report.key or None,
+            "steps": [
+                {"number": step.number, "name": step.name, "passed": step.passed, "details": list(step.details)}
+                for step in report.steps
+            ],
+            "artifacts": {
+                each.name: {"sha256": each.sha256, "absent": absent.get((each.task_id, each.name))}
+                for each in judgement.inputs
+                if each.task_id == report.task_id
+            },
+        }
+        for report in judgement.reports
+    ]
+    return json.dumps({"version": 1, "inputs": tasks, "absent": list(judgement.absent)}, indent=2).encode("ascii")
 
 
 def _verify(

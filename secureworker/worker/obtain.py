@@ -3,15 +3,15 @@
 import asyncio
 import functools
 import logging
+from dataclasses import dataclass
 
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
-from secureworker.core.chain import Judgement, Report, judge_inputs
+from secureworker.core.chain import REPORT, Judgement, Report, judge_inputs, write_report
 from secureworker.core.errors import BadPayload
-from secureworker.core.inputs import Input
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
 from secureworker.core.trust import from_policy
-from secureworker.ports import ClaimedRun, TaskLog, VerifiedInput, Workspace
+from secureworker.ports import ClaimedRun, SignedFile, TaskLog, VerifiedInput, Workspace
 from secureworker.worker.audited import run_of
 from secureworker.worker.tools import Tools
 
@@ -21,7 +21,16 @@ _INLINE_BYTES = 1024 * 1024
 """Of statements: they are read in 30 ms. More is for a thread, so that meanwhile a claim can be renewed."""
 
 
-async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> tuple[Input, ...] | Refused:
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """What a script was given of other tasks."""
+
+    inputs: tuple[VerifiedInput, ...] = ()
+    reports: tuple[SignedFile, ...] = ()
+    """How they were verified, to be published; not signed."""
+
+
+async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> Judgement | Refused:
     """Verify the tasks whose artifacts are wanted, and say which of them are inputs. Nothing is fetched but statements.
 
     Every step is told in the task log, and every task's verification in the audit log.
@@ -30,7 +39,7 @@ async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> tupl
         BadPayload, ServiceError: as `ports.Inputs.gather`.
     """
     if not plan.inputs.wanted:
-        return ()
+        return Judgement((), (), (), ())
     facts = await tools.inputs.gather(run, plan.inputs.tasks())
     trust = from_policy(tools.policy.trust, tools.policy.root_url)
     work = functools.partial(judge_inputs, plan.inputs, plan.script, facts, trust, tools.clock.now(), tools.checks)
@@ -42,21 +51,21 @@ async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> tupl
     if judgement.reasons:
         return Refused(judgement.reasons)
     logger.info("%s: %d inputs of %d tasks are as they were signed for", run.claim, len(judgement.inputs), len(facts))
-    return judgement.inputs
+    return judgement
 
 
 async def obtain(
-    run: ClaimedRun, tools: Tools, plan: Plan, inputs: tuple[Input, ...], workspace: Workspace, log: TaskLog
-) -> tuple[VerifiedInput, ...]:
+    run: ClaimedRun, tools: Tools, plan: Plan, judged: Judgement, workspace: Workspace, log: TaskLog
+) -> Obtained:
     """Fetch inputs into the script's directory, and give those that are there.
 
     Raises:
         BadPayload, ServiceError, HostError: as `ports.Inputs.fetch`; BadPayload too where none is left of what the rule
             requires.
     """
-    if not inputs:
-        return ()
-    received = await tools.inputs.fetch(run, inputs, plan.inputs.max_size, workspace)
+    if not plan.inputs.wanted:
+        return Obtained()
+    received = await tools.inputs.fetch(run, judged.inputs, plan.inputs.max_size, workspace)
     for absent, why in received.absent:
         log.note(f"the optional input {absent} is left out: {why}")
         details: tuple[tuple[str, Detail], ...] = (
@@ -70,7 +79,9 @@ async def obtain(
     if plan.inputs.required and not received.inputs:
         raise BadPayload(("the script takes inputs, and none of those that are wanted could be used",))
     log.note(f"{len(received.inputs)} inputs of {received.size} bytes have the digests that were signed")
-    return tuple(VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs)
+    report = SignedFile(REPORT, write_report(judged, received), "application/json")
+    inputs = (VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs)
+    return Obtained(tuple(inputs), (report,))
 
 
 def _tell(judgement: Judgement, log: TaskLog) -> None:

@@ -8,8 +8,9 @@ from secureworker.core.errors import BadArtifact, SecureworkerError, Stop
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
-from secureworker.ports import ClaimedRun, Statement, VerifiedInput, Workspace
+from secureworker.ports import ClaimedRun, Statement, Workspace
 from secureworker.worker.audited import artifacts_record, conclude, run_of
+from secureworker.worker.obtain import Obtained
 from secureworker.worker.progress import Phase, Progress
 from secureworker.worker.tools import Tools
 
@@ -18,7 +19,13 @@ logger = logging.getLogger(__name__)
 REFUSED_OUTPUTS = "public/refused-outputs"
 """The error artifact for outputs whose own names cannot be used."""
 MAX_ERROR_ARTIFACTS = 10
-_RESERVED = ("public/chain-of-trust.json", "public/provenance", "public/audit.tlog-proof", "public/logs/")
+_RESERVED = (
+    "public/chain-of-trust.json",
+    "public/provenance",
+    "public/audit.tlog-proof",
+    "public/verification.json",
+    "public/logs/",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class Ran:
     """A script that has ended, and what it was given of other tasks."""
 
     execution: Execution
-    inputs: tuple[VerifiedInput, ...] = ()
+    obtained: Obtained
 
 
 async def publish(
@@ -60,13 +67,13 @@ async def publish(
             script=plan.script,
             script_sha256=script_sha256(plan),
             root_url=plan.root_url,
-            inputs=ran.inputs,
+            inputs=ran.obtained.inputs,
         )
     )
 
     progress.phase = Phase.UPLOADING
     await tools.store.put(run, artifacts)
-    await tools.store.put_signed(run, signed)
+    await tools.store.put_signed(run, (*signed, *ran.obtained.reports))
     size = sum(artifact.size for artifact in artifacts)
     logger.info("%s: %d outputs of %d bytes are signed and stored", claim, len(artifacts), size)
 

@@ -58,14 +58,14 @@ async def _work(
     log.cap(plan.limits.log_bytes)
 
     progress.phase = Phase.VERIFYING
-    wanted = await judge(run, tools, plan, log)
-    if isinstance(wanted, Refused):
-        return wanted
+    judged = await judge(run, tools, plan, log)
+    if isinstance(judged, Refused):
+        return judged
 
     progress.phase = Phase.PREPARING
     async with tools.workspaces.open(plan) as workspace:
         progress.phase = Phase.FETCHING
-        inputs = await obtain(run, tools, plan, wanted, workspace, log)
+        obtained = await obtain(run, tools, plan, judged, workspace, log)
 
         progress.phase = Phase.CONFIRMING
         await run.confirm()  # nothing irreversible before this
@@ -94,7 +94,7 @@ async def _work(
         logger.info("%s: the script ended: %s", claim, describe(execution.status))
 
         if resolve(exited) is Resolution.COMPLETED or plan.outputs.on_failure:
-            await publish(run, tools, plan, workspace, Ran(execution, inputs), progress)
+            await publish(run, tools, plan, workspace, Ran(execution, obtained), progress)
     return exited
 
 

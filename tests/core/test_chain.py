@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from secureworker.core.chain import Upstream
+from secureworker.core.chain import Upstream, write_report
 from secureworker.core.claim import Json
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
-from secureworker.core.inputs import MAX_PATHS, Input, InputPlan, Wanted
+from secureworker.core.inputs import MAX_PATHS, Input, InputPlan, Received, Wanted
 from secureworker.core.trust import Implementation, KeyState, Trust, TrustKey, TrustPool, fingerprint
 from secureworker.testing import fake_signature
 from tests.core.upstreams import (
@@ -348,3 +348,28 @@ def test_the_signed_digest_is_the_one_that_counts() -> None:
     body = json.loads(Build().written())
     body["artifacts"]["public/build/a.zip"]["sha256"] = other
     assert judged(Build(body=body)).inputs[0].sha256 == other
+
+
+def test_the_report_has_every_step_and_what_was_left_out() -> None:
+    judgement = judged(Build(), wanting("public/*.zip", "gone", optional=True))
+    first, second = judgement.inputs
+
+    report = json.loads(write_report(judgement, Received((first,), ((second, "it is not there"),))))
+
+    assert report["version"] == 1
+    assert report["absent"] == [f'the task {BUILD} signed no artifact "gone"']
+    (task,) = report["inputs"]
+    assert (task["taskId"], task["runId"], task["verified"], task["key"]) == (BUILD, 1, True, fingerprint(KEY))
+    assert [step["number"] for step in task["steps"]] == list(range(1, 13))
+    assert task["artifacts"] == {
+        "public/build/a.zip": {"sha256": DIGEST, "absent": None},
+        "public/build/b.zip": {"sha256": DIGEST, "absent": "it is not there"},
+    }
+
+
+def test_the_report_of_a_task_that_is_not_verified_ends_where_it_failed() -> None:
+    judgement = judged(Upstream(BUILD, None), wanting("public/*", optional=True, required=False))
+
+    (task,) = json.loads(write_report(judgement, Received(())))["inputs"]
+
+    assert (task["runId"], task["verified"], task["key"], len(task["steps"])) == (None, False, None, 1)

@@ -57,6 +57,13 @@ class Release:
         entry = {"taskId": task_id, "taskType": "build", "paths": list(paths), **changes}
         return await self.here.create({"upstreamArtifacts": [entry]}, dependencies=[task_id])
 
+    async def report(self, task_id: str) -> dict[str, Any]:
+        """Give what is published about the verification of inputs."""
+        url = f"{self.here.running.root_url}/api/queue/v1/task/{task_id}/runs/0/artifacts/public/verification.json"
+        async with self.builds.session.get(url) as answer:
+            found: dict[str, Any] = json.loads(await answer.read())
+        return found
+
     async def statement(self, task_id: str) -> dict[str, Any]:
         """Give the provenance of a run."""
         url = (
@@ -108,6 +115,8 @@ async def test_a_script_finds_what_another_pools_worker_signed_and_the_provenanc
     assert "a link" not in log
     assert f"inputs of the task {build}, run 0: verified" in log
     assert "12. key: passed" in log
+    (reported,) = (await release.report(task_id))["inputs"]
+    assert (reported["taskId"], reported["verified"], sorted(reported["artifacts"])) == (build, True, sorted(FILES))
     dependencies = (await release.statement(task_id))["predicate"]["buildDefinition"]["resolvedDependencies"]
     for name, content in FILES.items():
         address = f"{build}/runs/0/artifacts/{name}"

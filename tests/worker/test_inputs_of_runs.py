@@ -61,6 +61,7 @@ def test_what_was_verified_and_fetched_is_named_in_what_is_signed() -> None:
     assert run.reports == [Resolution.COMPLETED], world.log(run)
     (statement,) = world.signer.signed
     assert statement.inputs == (VerifiedInput(BUILD, RunId(1), ArtifactName(ZIP), digest(ZIP)),)
+    assert world.store.names(run.claim)[-2:] == ["public/verification.json", "public/logs/live_backing.log"]
     log = world.log(run)
     assert f"inputs of the task {BUILD}, run 1: verified" in log
     assert "  12. key: passed" in log
