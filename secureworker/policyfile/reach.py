@@ -14,7 +14,7 @@ from secureworker.core.policy import (
     TrustedPool,
     UpstreamRule,
 )
-from secureworker.core.schemas import Path
+from secureworker.core.schemas import Path, show
 from secureworker.core.scopes import overlaps, pattern_covers
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.quantities import parse_size
@@ -102,7 +102,7 @@ def read_network(draft: Draft, at: Path) -> tuple[Destination, ...]:
         try:
             place = parse_host_port(host_port)
         except BadHost as error:
-            draft.complain((*at, "allow", index), f"found {host_port!r}; this is {error}")
+            draft.complain((*at, "allow", index), f"found {show(host_port)}; this is {error}")
             continue
         if any(each.at == place for each in found):
             draft.complain((*at, "allow", index), f"{host_port} is allowed twice; keep one")
@@ -120,11 +120,11 @@ def read_taskcluster(draft: Draft, at: Path, constraints: TaskConstraints) -> Ta
             # A request's path is compared decoded; what stands before the star must be the beginning of such a path.
             route = Route(method, f"{canonical(path[:-1] + 'x')[:-1]}*" if path.endswith("*") else canonical(path))
         except BadTarget as error:
-            draft.complain((*at, "routes", index), f"found {written!r}; no request has such a path: {error}")
+            draft.complain((*at, "routes", index), f"found {show(written)}; no request has such a path: {error}")
             continue
         if is_workers_own(method, route.path):
             draft.complain(
-                (*at, "routes", index), f"found {written!r}, which is the worker's own; no script may do that"
+                (*at, "routes", index), f"found {show(written)}, which is the worker's own; no script may do that"
             )
         parsed.append(route)
     scopes: list[str] = draft.get((*at, "scopes"), [])

@@ -153,7 +153,7 @@ def test_arguments_and_scopes_may_be_templates(tmp_path: Path) -> None:
         ("secrets: {x: hunter2}", 'scripts.sign.secrets.x: found "hunter2"; expected credential:NAME'),
         ("secrets: {x: 'file:/a/../b'}", "scripts.sign.secrets.x: found 'file:/a/../b'; expected 'file:/b'"),
         ("network: {allow: [example.com]}", 'scripts.sign.network.allow[0]: found "example.com"; expected host:port'),
-        ("network: {allow: ['example.com:99999']}", "scripts.sign.network.allow[0]: found 'example.com:99999'"),
+        ("network: {allow: ['example.com:99999']}", 'scripts.sign.network.allow[0]: found "example.com:99999"'),
         ("network: {allow: ['a:1', {destination: 'a:1'}]}", "scripts.sign.network.allow[1]: a:1 is allowed twice"),
         ("network: {allow: ['*:443']}", 'scripts.sign.network.allow[0]: found "*:443"'),
         ("network: {}", "scripts.sign.network.allow: is missing"),
