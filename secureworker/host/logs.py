@@ -13,8 +13,9 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060
 to choose, and a log line must not be."""
 _LONGEST = 4_000
 """Characters of one message: more would not fit the journal's 48 KiB with everything escaped (journald.conf(5))."""
-_QUIET = ("asyncio", "aiohttp", "taskcluster", "urllib3")
-"""Libraries that log what they send and receive: the official client's DEBUG lines hold credentials."""
+_QUIET = ("asyncio", "aiohttp", "mohawk", "taskcluster", "urllib3")
+"""Libraries that log what they send and receive: the official client's DEBUG lines hold credentials, and those of the
+library that signs for it hold signatures, and payloads with a registration's secrets."""
 
 
 class LogFormat(Enum):

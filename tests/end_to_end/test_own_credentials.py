@@ -89,7 +89,7 @@ def registering(here: Here) -> list[str]:
     secret.touch(mode=0o600)
     secret.write_text(STATIC_SECRET)
     arguments = [each for each in here.arguments() if "credentials" not in each]
-    return [*arguments, "--register", "static", "--registration-secret", str(secret)]
+    return [*arguments, "--register", "static", "--registration-secret", str(secret), "--verbose"]
 
 
 async def test_a_static_worker_registers_works_and_goes_on_after_a_restart(here: Here) -> None:
