@@ -38,7 +38,15 @@ from secureworker.signing.keys import PublicKey, read_public_key
 from secureworker.signing.keyuris import files_of
 from secureworker.signing.policies import MAX_BYTES, check_policy
 from secureworker.signing.verify import checks
-from secureworker.worker.audited import AuditedQueue, AuditedSandbox, AuditedStore, conclude, policy_record
+from secureworker.worker.audited import (
+    AuditedDoors,
+    AuditedQueue,
+    AuditedSandbox,
+    AuditedSecrets,
+    AuditedStore,
+    conclude,
+    policy_record,
+)
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import supervise
@@ -234,10 +242,10 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                 logs=FileTaskLogs(LogSettings(str(state / LOGS), policy.sha256), clock, held.own.masked),
                 workspaces=workspaces,
                 networks=NamespaceNetworks(),
-                doors=doors,
+                doors=AuditedDoors(doors, signer),
                 inputs=HttpInputs(session, UpstreamTasks(calls), clock, InputSettings(policy.root_url)),
                 checks=checks(),
-                secrets=LentSecrets(memory, settings.credentials_directory, services.secret),
+                secrets=AuditedSecrets(LentSecrets(memory, settings.credentials_directory, services.secret), signer),
                 sandbox=sandbox,
                 outputs=SealedOutputs(clock),
                 signer=signer,

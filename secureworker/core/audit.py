@@ -77,7 +77,7 @@ DETAILS: Final[Mapping[Event, frozenset[str]]] = {
     Event.CLAIM: frozenset({"takenUntil", "name", "taskGroupId", "reason"}),
     Event.DECISION: frozenset({"script", "rules", "reasons"}),
     Event.INPUT_VERIFICATION: frozenset({"upstreamTaskId", "upstreamRunId", "artifact", "pool", "key", "reason"}),
-    Event.CREDENTIAL_ISSUE: frozenset({"clientId", "scopes", "expires", "reason"}),
+    Event.CREDENTIAL_ISSUE: frozenset({"scopes", "routes", "destinations", "secrets", "reason"}),
     Event.SANDBOX_START: frozenset({"script", "uid"}),
     Event.SANDBOX_END: frozenset({"exitCode", "signal", "outOfMemory", "runtime", "seconds", "reason"}),
     Event.SEAL: frozenset({"artifacts", "bytes", "reason"}),
@@ -119,6 +119,7 @@ DIGESTS: Final = frozenset(
         "artifact",
         "chainOfTrust",
         "provenance",
+        "verificationSummary",
         "previousRoot",
         "dropped",
     }

@@ -169,9 +169,12 @@ class Desk:
 
 def _signature(statement: Statement, bodies: Bodies, key: PublicKey) -> AuditRecord:
     claim = statement.claim
-    digests = [("chainOfTrust", Sha256(hashlib.sha256(bodies.chain_of_trust).hexdigest()))]
-    if bodies.provenance is not None:
-        digests.append(("provenance", Sha256(hashlib.sha256(bodies.provenance).hexdigest())))
+    named = (
+        ("chainOfTrust", bodies.chain_of_trust),
+        ("provenance", bodies.provenance),
+        ("verificationSummary", bodies.summary),
+    )
+    digests = [(name, Sha256(hashlib.sha256(body).hexdigest())) for name, body in named if body is not None]
     return AuditRecord(
         Event.SIGNATURE,
         run=(claim.task_id, claim.run_id),

@@ -21,15 +21,19 @@ from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import Execution, ExitCode, KilledBySignal, Refused, Resolution
 from secureworker.core.plan import Plan
 from secureworker.core.policy import Policy
+from secureworker.core.secrets import SecretBytes
 from secureworker.core.uploads import ArtifactRequest, UploadTarget
 from secureworker.ports import (
     Artifact,
     ArtifactStore,
     AuditLog,
     ClaimedRun,
+    Doors,
     Network,
+    OpenDoors,
     Queue,
     Sandbox,
+    Secrets,
     SignedFile,
     TaskLog,
     Workspace,
@@ -237,6 +241,54 @@ def artifacts_record(event: Event, run: tuple[TaskId, RunId], artifacts: tuple[A
         digests=(("artifacts", Sha256(hashlib.sha256(listed.encode()).hexdigest())),),
         details=(("artifacts", len(artifacts)), ("bytes", sum(artifact.size for artifact in artifacts))),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedDoors:
+    """Doors of which it is written down, before they open, where they lead and what their requests may do."""
+
+    doors: Doors
+    audit: AuditLog
+
+    @asynccontextmanager
+    async def open(self, run: ClaimedRun, plan: Plan, network: Network, log: TaskLog) -> AsyncIterator[OpenDoors]:
+        """See `ports.Doors`.
+
+        Raises:
+            HostError: it could not be written down; none is open.
+        """
+        if plan.doors.open:
+            details: list[tuple[str, Detail]] = []
+            if plan.doors.routes:
+                details += [("scopes", text(" ".join(plan.doors.scopes))), ("routes", len(plan.doors.routes))]
+            if plan.doors.destinations:
+                hosts = (f"{one.host}:{one.port}" for one in plan.doors.destinations)
+                details.append(("destinations", text(" ".join(hosts))))
+            await self.audit.append(AuditRecord(Event.CREDENTIAL_ISSUE, run=run_of(run.claim), details=tuple(details)))
+        async with self.doors.open(run, plan, network, log) as opened:
+            yield opened
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedSecrets:
+    """Secrets of which it is written down, before they are lent, which ones; by name and source, never by value."""
+
+    secrets: Secrets
+    audit: AuditLog
+
+    @asynccontextmanager
+    async def lend(self, plan: Plan, run: ClaimedRun, workspace: Workspace) -> AsyncIterator[tuple[SecretBytes, ...]]:
+        """See `ports.Secrets`.
+
+        Raises:
+            HostError: it could not be written down; none is lent.
+        """
+        if plan.secrets:
+            names = text(" ".join(f"{one.name}={one.source}" for one in plan.secrets))
+            record = AuditRecord(Event.CREDENTIAL_ISSUE, run=run_of(run.claim), details=(("secrets", names),))
+            await self.audit.append(record)
+        async with self.secrets.lend(plan, run, workspace) as lent:
+            yield lent
 
 
 @dataclass(frozen=True, slots=True)

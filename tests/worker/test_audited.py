@@ -1,16 +1,30 @@
 """What a worker does is written down, and what cannot be written down does not begin."""
 
+import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from secureworker.core.audit import AuditRecord, Ending, Event
+from secureworker.core.decide import Admitted, decide
+from secureworker.core.doors import Destination, Doors
 from secureworker.core.errors import AuditError, BadArtifact, SandboxError
 from secureworker.core.outcome import ExitStatus, KilledBySignal, Resolution
+from secureworker.core.paths import Route
+from secureworker.core.plan import Plan
+from secureworker.core.secrets import HostFile, SecretFile, TaskclusterSecret
 from secureworker.core.templates import Template
-from secureworker.ports import ArtifactStore, Queue, Sandbox
-from secureworker.testing import FakeRun, a_policy, a_script, run_virtual
-from secureworker.worker.audited import AuditedQueue, AuditedRun, AuditedSandbox, AuditedStore
+from secureworker.ports import ArtifactStore, Network, Queue, Sandbox, Workspace
+from secureworker.testing import IDENTITY, Failures, FakeRun, FakeTaskLog, a_policy, a_script, run_virtual
+from secureworker.worker.audited import (
+    AuditedDoors,
+    AuditedQueue,
+    AuditedRun,
+    AuditedSandbox,
+    AuditedSecrets,
+    AuditedStore,
+)
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.tools import Tools
 from tests.worker.world import World
@@ -222,3 +236,58 @@ def test_a_self_test_is_written_down() -> None:
         return world
 
     assert told(run_virtual(scenario())) == ["self-test ok", "self-test failed"]
+
+
+def a_plan(world: World) -> Plan:
+    """Give a plan with two secrets and both doors."""
+    decision = decide(world.a_run().claim, world.policy, IDENTITY, world.clock.now())
+    assert isinstance(decision, Admitted)
+    secrets = (
+        SecretFile("token", HostFile("/etc/secureworker/token")),
+        SecretFile("cert", TaskclusterSecret("project/cert", None)),
+    )
+    doors = Doors((Route("GET", "/api/queue/v1/x"),), ("queue:get-artifact:*",), (Destination("example.com", 443),))
+    return replace(decision.plan, secrets=secrets, doors=doors)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_a_script_may_use_is_written_down_before_it_is_given(*, writable: bool) -> None:
+    async def scenario() -> World:
+        world = World()
+        if not writable:
+            world.audit.failures.add("append", AuditError("the disk is full"), times=2)
+        run, plan = world.a_run(), a_plan(world)
+        workspace = Workspace("/t", "/s", "/o", "/b", 1000)
+        expected = contextlib.nullcontext() if writable else pytest.raises(AuditError)
+        with expected:
+            async with AuditedSecrets(world.secrets, world.audit).lend(plan, run, workspace) as lent:
+                assert len(lent) == 2
+        with expected:
+            async with AuditedDoors(world.doors, world.audit).open(run, plan, Network(-1, ()), FakeTaskLog(Failures())):
+                assert world.doors.open_now == 1
+        return world
+
+    world = run_virtual(scenario())
+    told = [dict(record.details) for record in world.audit.records]
+    if not writable:
+        assert (told, world.secrets.lent) == ([], 0)
+        return
+    assert told == [
+        {"secrets": "token=file:/etc/secureworker/token cert=taskcluster:project/cert"},
+        {"scopes": "queue:get-artifact:*", "routes": 1, "destinations": "example.com:443"},
+    ]
+    assert world.secrets.SECRET.reveal().decode() not in repr(world.audit.records)
+
+
+def test_a_script_that_is_given_nothing_leaves_no_record_of_it() -> None:
+    async def scenario() -> World:
+        world = World()
+        run, plan = world.a_run(), replace(a_plan(world), secrets=(), doors=Doors())
+        async with (
+            AuditedSecrets(world.secrets, world.audit).lend(plan, run, Workspace("/t", "/s", "/o", "/b", 1000)),
+            AuditedDoors(world.doors, world.audit).open(run, plan, Network(-1, ()), FakeTaskLog(Failures())),
+        ):
+            pass
+        return world
+
+    assert run_virtual(scenario()).audit.records == []
