@@ -156,6 +156,11 @@ def of_plan(plan: Plan, rule: ScriptRule) -> dict[str, Json]:
             "scopes": list(plan.doors.scopes),
         },
         "secrets": [secret.file for secret in rule.secrets],
+        # Whether they are what their own workers signed is seen only when the task runs.
+        "inputs": [
+            {"taskId": wanted.task_id, "paths": list(wanted.paths), "optional": wanted.optional}
+            for wanted in plan.inputs.wanted
+        ],
         "artifacts": of_outputs(plan.outputs),
         "repeatable": plan.repeatable,
     }

@@ -194,6 +194,17 @@ def test_explain_prints_the_plan_of_a_task_that_is_admitted(tmp_path: Path) -> N
     assert '"--fast",\n               "/task/config.json"' in result.output
 
 
+def test_explain_shows_which_inputs_a_task_wants(tmp_path: Path) -> None:
+    build = "TyRoGA_OS3W2QMCEuF1icw"
+    wanted = {"taskId": build, "taskType": "build", "paths": ["public/*.zip"], "optional": True}
+    task = {**TASK, "dependencies": [build], "payload": {**TASK["payload"], "upstreamArtifacts": [wanted]}}
+    trust = EVERYTHING[EVERYTHING.index("trust:") :]
+    path = write(tmp_path, with_rule("upstream: {worker-pools: [release-3/*]}") + trust)
+    result = secureworker("explain", "--json", "--policy", path, "-", text=json.dumps(task))
+    plan = json.loads(result.output)["plan"]
+    assert plan["inputs"] == [{"taskId": build, "paths": ["public/*.zip"], "optional": True}]
+
+
 def test_explain_names_every_rule_that_refuses(tmp_path: Path) -> None:
     task = {**TASK, "schedulerId": "other", "payload": {"maxRunTime": 0}}
     result = secureworker("explain", "--policy", write(tmp_path), "-", text=json.dumps(task))
