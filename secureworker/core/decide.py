@@ -13,7 +13,7 @@ from secureworker.core.claim import Claim, TaskDefinition
 from secureworker.core.constraints import against_denials, against_origin, against_scopes
 from secureworker.core.derive import Derived, derive
 from secureworker.core.doors import Doors, granted_scopes
-from secureworker.core.ids import WorkerIdentity
+from secureworker.core.ids import TaskId, WorkerIdentity
 from secureworker.core.inputs import InputPlan, Wanted
 from secureworker.core.outcome import Reason, Refused
 from secureworker.core.payload import Malformed, Request, examine
@@ -106,8 +106,19 @@ def _against_claim(claim: Claim, policy: Policy, identity: WorkerIdentity, now: 
             f"the run is held by the worker {holder.worker_group}/{holder.worker_id}, "
             f"and this one is {me.worker_group}/{me.worker_id}",
         )
+    if not _is_group(claim.task.task_group_id):
+        # It becomes a variable of the script's: what is no id would stop the runtime, and with it the worker.
+        yield Reason("", f"the task's taskGroupId is {show(claim.task.task_group_id)}, which is no id")
     if claim.taken_until <= now:
         yield Reason("", f"the claim ended at {claim.taken_until.isoformat()}, and it is {now.isoformat()} now")
+
+
+def _is_group(text: str) -> bool:
+    try:
+        TaskId(text)
+    except ValueError:
+        return not text
+    return True
 
 
 def _against_required(scopes: tuple[str, ...], rule: ScriptRule, required: tuple[str, ...]) -> Iterator[Reason]:

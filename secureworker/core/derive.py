@@ -14,11 +14,15 @@ from secureworker.core.templates import CannotRender, Template
 
 _SANDBOX: Final[Mapping[str, Json]] = {"work": WORK_DIR, "artifacts": ARTIFACT_DIR, "home": HOME_DIR}
 """What templates may say of the sandbox."""
-_ARGUMENT: Final = re.compile(r"[^\x00\ud800-\udfff]{0,100000}")
-"""One argument: MAX_ARG_STRLEN is 128 KiB (execve(2))."""
+_ARGUMENT: Final = re.compile(r"[^\x00\ud800-\udfff]*")
+_MAX_BYTES: Final = 100_000
+"""One argument: MAX_ARG_STRLEN is 128 KiB (execve(2)). Bytes: a character may be four of them."""
 _SCOPE: Final = re.compile(r"[ -~]{1,4096}")
-_MAX_CHARACTERS: Final = 256 * 1024
-"""Arguments together: far below what the kernel takes, a quarter of the stack limit (execve(2))."""
+_MAX_ALL_BYTES: Final = 256 * 1024
+"""Arguments together: far below what the kernel takes, a quarter of the stack limit (execve(2)). What it does not take
+would look like a defect of the runtime, and no task may stop a worker."""
+_EACH: Final = 9
+"""Bytes that every argument takes beside its own, be it empty: its end, and a pointer to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,8 @@ def derive(rule: ScriptRule, payload: Mapping[str, Json], *, fixed_only: bool) -
                     found += _as_texts(template.render(payload, sandbox=dict(_SANDBOX)), allowed)
                 except CannotRender as error:
                     reasons.append(Reason(f"{at}.{key}[{index}]", str(error)))
-        if sum(map(len, found)) > _MAX_CHARACTERS:
-            reasons.append(Reason(f"{at}.{key}", f"it becomes longer than {_MAX_CHARACTERS} characters in all"))
+        if sum(len(text.encode()) + _EACH for text in found) > _MAX_ALL_BYTES:
+            reasons.append(Reason(f"{at}.{key}", f"it becomes longer than {_MAX_ALL_BYTES} bytes in all"))
         return tuple(found)
 
     argv = texts("command", rule.command, _ARGUMENT)
@@ -72,7 +76,7 @@ def _as_texts(value: Json, allowed: re.Pattern[str]) -> list[str]:
     for text in value if isinstance(value, list) else [] if value is None else [value]:
         if not isinstance(text, str):
             raise CannotRender(f"it becomes {show(text)}, and a text is needed")
-        if not allowed.fullmatch(text):
+        if not allowed.fullmatch(text) or len(text.encode()) > _MAX_BYTES:
             raise CannotRender(f"it becomes {show(text)}, which is too long or has characters that are not allowed")
         found.append(text)
     return found
