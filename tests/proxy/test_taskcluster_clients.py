@@ -261,4 +261,4 @@ with requests.put(url, data=pieces(), stream=True, timeout=60) as answer:
     assert result.succeeded().strip() == str(size)
     assert uploaded == size
     # Server, doors, and the sandbox's threads, all in this process.
-    assert grown < 40_000, f"{grown} kB"
+    assert grown < 20_000, f"{grown} kB"
