@@ -30,6 +30,7 @@ from secureworker.core.secrets import (
 from secureworker.host import files
 from secureworker.host.mounts import mount_memory, unmount_all
 from secureworker.host.private import read_private
+from secureworker.host.threads import in_thread
 from secureworker.ports import ClaimedRun, Workspace
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ class LentSecrets:
         found = [(secret.name, await self._get(secret, run)) for secret in plan.secrets]
         place = workspace.secrets
         try:
-            await asyncio.to_thread(self._lay_out, place, workspace.uid, found)
+            # Waits for the thread when it is cancelled: one that went on would lay them out after they were removed.
+            await in_thread(lambda _: self._lay_out(place, workspace.uid, found))
             yield tuple(content for _, content in found)
         finally:
             # Not in a thread: a cancellation must not leave it behind, and memory does not block.

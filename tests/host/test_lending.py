@@ -1,5 +1,6 @@
 """Secrets as files in memory, for one run: where they come from, who can see them, and that they are gone."""
 
+import asyncio
 import os
 import stat
 from collections.abc import Iterator
@@ -269,3 +270,22 @@ async def test_who_has_no_place_for_secrets_lends_none(tmp_path: Path) -> None:
         async with lending.lend(plan, a_run(), workspace):
             raise AssertionError
     assert not Path(workspace.secrets).exists()
+
+
+@pytest.mark.sandbox
+async def test_secrets_are_gone_whenever_the_run_is_cancelled(memory: str, tmp_path: Path) -> None:
+    lending, plan, workspace = a_lending(memory, SecretFile("key", HostFile(str(a_secret(tmp_path / "key")))))
+
+    async def use(number: int) -> None:
+        async with lending.lend(plan, a_run(), replace(workspace, secrets=f"{memory}/{number}")):
+            await asyncio.Event().wait()
+
+    for number in range(400):
+        using = asyncio.ensure_future(use(number))
+        for _ in range(number % 40):
+            await asyncio.sleep(0)
+        using.cancel()
+        await asyncio.wait((using,))
+    # Whatever a thread was still about to do, it has done by now.
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert os.listdir(memory) == []
