@@ -280,9 +280,9 @@ async def test_secrets_are_gone_whenever_the_run_is_cancelled(memory: str, tmp_p
         async with lending.lend(plan, a_run(), replace(workspace, secrets=f"{memory}/{number}")):
             await asyncio.Event().wait()
 
-    for number in range(400):
+    for number in range(600):
         using = asyncio.ensure_future(use(number))
-        for _ in range(number % 40):
+        for _ in range(number % 60):
             await asyncio.sleep(0)
         using.cancel()
         await asyncio.wait((using,))
