@@ -15,7 +15,7 @@ from secureworker.host.logs import LogFormat, configure, harmless
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
-    quiet = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp", "taskcluster", "urllib3")}
+    quiet = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp", "mohawk", "taskcluster", "urllib3")}
     yield io.StringIO()
     root.handlers[:], level = before
     root.setLevel(level)
@@ -79,4 +79,5 @@ def test_details_are_logged_only_where_asked_for_and_those_of_libraries_never(
     configure(LogFormat.HUMAN, verbose=verbose, stream=stream)
     logging.getLogger("secureworker.x").debug("a detail")
     logging.getLogger("taskcluster.aio.asyncutils").debug("HTTP Payload: a secret")
+    logging.getLogger("mohawk.base").debug("calculating payload hash from: a secret")
     assert len(stream.getvalue().splitlines()) == lines
