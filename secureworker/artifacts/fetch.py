@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from yarl import URL
 from secureworker.core.claim import Json, parse_definition
 from secureworker.core.errors import ServiceError
 from secureworker.core.ids import ArtifactName, RunId, TaskId, WorkerIdentity
+from secureworker.host.threads import in_thread
 from secureworker.ports import Clock
 
 PAUSES_SECONDS: Final = (0.5, 2.0)
@@ -163,13 +165,16 @@ class RunFetcher:
         raise ServiceError(f"an artifact is behind more than {_REDIRECTS} redirects")
 
     async def _write(self, answer: aiohttp.ClientResponse, path: Path) -> None:
-        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        with await asyncio.to_thread(path.open, "wb") as file:
+        sink = _Sink(path)
+        try:
+            await in_thread(sink.open)
             async for block in answer.content.iter_chunked(_BLOCK_BYTES):
                 self._left -= len(block)
                 if self._left < 0:
                     raise ServiceError(f"the artifacts have more than {self._limits.total_bytes} bytes")
-                await asyncio.to_thread(_write, file, block)
+                await in_thread(partial(sink.write, block))
+        finally:
+            sink.close()
 
     async def _json(self, path: str) -> dict[str, Any]:
         for pause in (*PAUSES_SECONDS, None):
@@ -193,5 +198,24 @@ class RunFetcher:
         raise ServiceError(f"the Queue cannot be reached: {problem}")
 
 
-def _write(file: BinaryIO, block: bytes) -> None:
-    file.write(block)
+class _Sink:
+    """A file that is written by threads, and closed even where the one that opens it is left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def open(self, _: object) -> None:
+        """Make the file, and the directories above it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("wb")
+
+    def write(self, block: bytes, _: object) -> None:
+        """Write the next bytes."""
+        assert self._file is not None
+        self._file.write(block)
+
+    def close(self) -> None:
+        """Close it, if it was ever opened."""
+        if self._file is not None:
+            self._file.close()
