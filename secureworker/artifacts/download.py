@@ -9,8 +9,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, cast, final
 
 import aiohttp
 from isal import isal_zlib
@@ -51,21 +50,25 @@ class TooLarge(NotDownloaded):
         super().__init__(why, again=False)
 
 
-@dataclass
+@final
 class Allowance:
-    """Bytes that may still be taken, by several downloads together."""
+    """Bytes that may still be taken, by several downloads together, each in a thread of its own."""
 
-    left: int
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self._lock = threading.Lock()
 
     def take(self, count: int) -> None:
         """Count what came."""
-        if count > self.left:
-            raise TooLarge(f"it has more than the {self.left} bytes that are left for inputs")
-        self.left -= count
+        with self._lock:
+            if count > self.left:
+                raise TooLarge(f"it has more than the {self.left} bytes that are left for inputs")
+            self.left -= count
 
     def give_back(self, count: int) -> None:
         """Do not count what is thrown away."""
-        self.left += count
+        with self._lock:
+            self.left += count
 
 
 async def download(

@@ -62,6 +62,8 @@ class InputSettings:
     attempts: int = 6
     """Per artifact: with waits of 1, 2, 4, 8, 16 s, half a minute of an outage."""
     stall_seconds: float = 60.0
+    statements_bytes: int = 256 * 1024 * 1024
+    """Of all tasks of a run together: they are in memory until they are judged."""
 
 
 class _Absent(Exception):
@@ -84,14 +86,15 @@ class HttpInputs:
     async def gather(self, run: ClaimedRun, tasks: tuple[TaskId, ...]) -> tuple[Upstream, ...]:
         """Fetch the facts about tasks; several at a time, in the order of `tasks`."""
         found: dict[TaskId, Upstream] = {}
+        total = Allowance(self._settings.statements_bytes)
 
         async def look(task_id: TaskId) -> None:
-            found[task_id] = await self._look(run, task_id)
+            found[task_id] = await self._look(run, task_id, total)
 
         await each(tasks, look, at_a_time=self._settings.at_a_time)
         return tuple(found[task_id] for task_id in tasks)
 
-    async def _look(self, run: ClaimedRun, task_id: TaskId) -> Upstream:
+    async def _look(self, run: ClaimedRun, task_id: TaskId, total: Allowance) -> Upstream:
         upstream = await self._queue.facts(run, task_id)
         if upstream.definition is None or upstream.last is None or upstream.last.state != "completed":
             # Without a completed run its statements are not looked at, whatever they are.
@@ -100,7 +103,8 @@ class HttpInputs:
         for name, limit in _STATEMENTS:
             content = bytearray()
             try:
-                await self._into_memory(run, Input(task_id, upstream.last.run_id, name, _NO_DIGEST), content, limit)
+                what = Input(task_id, upstream.last.run_id, name, _NO_DIGEST)
+                await self._into_memory(run, what, content, limit, total)
             except _Absent as absent:
                 if name != PROVENANCE:
                     return replace(upstream, statements=Statements(missing=f"{name}: {absent}"))
@@ -113,10 +117,23 @@ class HttpInputs:
             statements=Statements(found[CHAIN_OF_TRUST], found[CHAIN_OF_TRUST_SIGNATURE], found.get(PROVENANCE)),
         )
 
-    async def _into_memory(self, run: ClaimedRun, what: Input, content: bytearray, limit: int) -> None:
+    async def _into_memory(
+        self, run: ClaimedRun, what: Input, content: bytearray, limit: int, total: Allowance
+    ) -> None:
+        def write(block: bytes) -> None:
+            try:
+                total.take(len(block))
+            except TooLarge:
+                # Of nobody in particular: every task that may be depended on can publish something large.
+                most = self._settings.statements_bytes
+                why = f"the statements of all wanted tasks have more than {most} bytes; want fewer"
+                raise BadPayload((f"payload.upstreamArtifacts: {why}",)) from None
+            content.extend(block)
+
         async def attempt(source: Source) -> None:
+            total.give_back(len(content))
             content.clear()
-            await self._download(source, content.extend, Allowance(limit))
+            await self._download(source, write, Allowance(limit))
 
         await self._until_had(run, what, attempt)
 

@@ -81,6 +81,8 @@ def _of_script(rule: ScriptRule) -> Iterator[tuple[str, str]]:
     for mount in rule.mounts:
         if mount.source.count("/") < _SHALLOW:
             yield "mounts", f"{mount.source} is a whole tree of the host; mount what the script needs"
+    if rule.upstream is not None and not rule.unlimited and rule.upstream.max_size >= rule.limits.disk_bytes:
+        yield "upstream.max-size", "inputs of this size use up limits.disk before the script begins; raise one of them"
     yield from _of_ends(rule)
 
 

@@ -344,6 +344,22 @@ async def test_a_statement_that_is_too_large_is_not_read(
     assert facts.statements.missing.startswith(f"{name}: it has {size} bytes")
 
 
+async def test_statements_that_are_too_large_together_are_refused(
+    session: aiohttp.ClientSession, deployment: Deployment, run: UploadRun, clock: HurriedClock
+) -> None:
+    ids = tuple(TaskId(f"{number:08d}Q0C0000000000A") for number in range(20))
+    deployment.tasks = {task_id: a_task(task_id) for task_id in ids}
+    deployment.contents = {CHAIN: bytes(1000), f"{CHAIN}.sig": bytes(64)}
+    deployment.fails(503)
+
+    def settings(most: int) -> InputSettings:
+        return InputSettings(deployment.url, statements_bytes=most)
+
+    assert len(await HttpInputs(session, deployment, clock, settings(20 * 1064)).gather(run, ids)) == 20
+    with pytest.raises(BadPayload, match="the statements of all wanted tasks have more than 21279 bytes"):
+        await HttpInputs(session, deployment, clock, settings(20 * 1064 - 1)).gather(run, ids)
+
+
 @pytest.mark.parametrize("last", [None, replace(COMPLETED, state="failed")])
 async def test_statements_of_a_run_that_is_not_completed_are_not_asked_for(
     inputs: HttpInputs, deployment: Deployment, run: UploadRun, last: UpstreamRun | None

@@ -180,6 +180,14 @@ def test_a_repeatable_script_that_reaches_out_is_named(tmp_path: Path) -> None:
     assert "an interrupted run is started again" in secureworker("check", "--policy", path).output
 
 
+@pytest.mark.parametrize(("size", "warned"), [("1TiB", True), ("1MiB", False)])
+def test_inputs_that_would_fill_the_scripts_disk_are_named(tmp_path: Path, size: str, *, warned: bool) -> None:
+    trust = EVERYTHING[EVERYTHING.index("trust:") :]
+    path = write(tmp_path, with_rule(f"upstream: {{worker-pools: [release-3/*], max-size: {size}}}") + trust)
+    output = secureworker("check", "--policy", path).output
+    assert ("inputs of this size use up limits.disk" in output) is warned
+
+
 def test_elsewhere_check_does_not_look_at_the_host(tmp_path: Path) -> None:
     path = write(tmp_path, TEXT.replace(DIGEST, "0" * 64))
     assert secureworker("check", "--policy", path).exit_code == 2
