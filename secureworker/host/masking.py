@@ -64,6 +64,12 @@ class Masker:
         done, rest = self._replace(text, len(text))
         return done + rest
 
+    def whole(self, text: str) -> str:
+        """Give a text that is no part of the stream without the secrets; the stream stays as it is."""
+        encoded = text.encode("utf-8", "backslashreplace")
+        done, rest = self._replace(encoded, len(encoded))
+        return (done + rest).decode("utf-8", "backslashreplace")
+
     def _replace(self, text: bytes, certain: int) -> tuple[bytes, bytes]:
         """Replace forms that begin before `certain`; give the result, and what is not decided yet."""
         # Per form, where it is found next: each is searched for once per hit, not once per place.

@@ -113,18 +113,21 @@ class FileTaskLog:
             self._masker = self._masker.joined_by(found)
 
     def note(self, text: str) -> None:
-        """Write a line of the worker's own; further lines of `text` are set off, and cannot be taken for first ones."""
-        first, *more = text.split("\n")
+        """Write a line of the worker's own; further lines of `text` are set off, and cannot be taken for first ones.
+
+        It may quote what a script asked for, or a task's definition: so it is masked as output is.
+        """
         moment = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._lock:
+            first, *more = self._masker.whole(text).split("\n")
             self._own_line(f"[taskcluster {moment}] {sanitise_line(first)}")
             for line in more:
                 self._own_line(f"[taskcluster {moment}]     {sanitise_line(line)}")
 
     def error(self, text: str) -> None:
-        """Write a line that says why the run ends badly."""
+        """Write a line that says why the run ends badly; masked as `note` is."""
         with self._lock:
-            for number, line in enumerate(text.split("\n")):
+            for number, line in enumerate(self._masker.whole(text).split("\n")):
                 self._own_line(f"[taskcluster:error] {'    ' if number else ''}{sanitise_line(line)}")
 
     def output(self, chunk: bytes) -> None:

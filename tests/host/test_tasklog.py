@@ -278,3 +278,16 @@ async def test_the_workers_own_credentials_are_masked_as_they_are_when_the_run_b
         text = Path((await log.finish()).path).read_text()
     assert "[masked] [masked] [masked]\n" in text
     assert "token" not in repr(own)
+
+
+async def test_what_the_worker_quotes_is_masked_too_and_the_output_around_it_is_not_disturbed(log: FileTaskLog) -> None:
+    log.output(b"a-host-")
+    log.note("egress proxy: refused a-host-secret.example.com:443: not allowed\nYS1ob3N0LXNlY3JldA==")
+    log.error("outputs may not be published: 'a-host-secret' is a symlink")
+
+    text = await text_of(log)
+    assert "a-host-secret" not in text
+    assert "YS1ob3N0" not in text
+    assert text.startswith("a-host-\n")
+    assert "refused [masked].example.com:443" in text
+    assert "[taskcluster:error] outputs may not be published: '[masked]' is a symlink\n" in text
