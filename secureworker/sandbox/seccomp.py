@@ -18,6 +18,8 @@ _ARCHITECTURES = {
     "ppc64le": "SCMP_ARCH_PPC64LE",
     "s390x": "SCMP_ARCH_S390X",
 }
+_CLONE_FLAGS_SECOND = frozenset({"s390x"})
+"""Where clone takes the stack first and the flags after it (CONFIG_CLONE_BACKWARDS2, clone(2))."""
 _ENOSYS = 38  # include/uapi/asm-generic/errno.h
 
 
@@ -49,6 +51,9 @@ def oci(profile: Mapping[str, Any], machine: str) -> dict[str, Any]:
         if "errno" in group:
             entry["errnoRet"] = group["errno"]
         conditions = _conditions(group)
+        if machine in _CLONE_FLAGS_SECOND and group["names"] == ["clone"]:
+            # Compared with the stack's address, the flags that make namespaces would all be allowed.
+            conditions = [[argument | {"index": 1} for argument in condition] for condition in conditions]
         calls += [entry | {"args": condition} for condition in conditions] if conditions else [entry]
     return {
         # What is not named does not exist, as far as the script can tell: programs have ways around ENOSYS.

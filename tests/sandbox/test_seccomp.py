@@ -55,3 +55,9 @@ def test_comparisons_are_under_a_mask_and_one_per_alternative() -> None:
     assert families == {1, 2, 10, 16}
     (clone,) = [entry["args"] for entry in made["syscalls"] if entry["names"] == ["clone"]]
     assert clone == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
+
+
+def test_where_clone_takes_its_flags_second_the_second_argument_is_looked_at() -> None:
+    made = seccomp.oci(PROFILE, "s390x")
+    (clone,) = [entry["args"] for entry in made["syscalls"] if entry["names"] == ["clone"]]
+    assert clone == [{"index": 1, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
