@@ -1,5 +1,6 @@
 """What a run does about inputs: nothing is prepared, run or signed before they are what they were signed as."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -156,6 +157,35 @@ def test_a_claim_is_renewed_while_inputs_come() -> None:
 
     assert run.reports == [Resolution.COMPLETED]
     assert run.reclaims > 3
+
+
+@pytest.mark.parametrize("when", [100, 700])
+def test_a_stop_while_inputs_are_asked_for_or_come_ends_the_run_and_a_cancellation_too(when: float) -> None:
+    def at(moment: float, happens: Callable[[World, FakeRun], object]) -> tuple[World, FakeRun]:
+        async def main() -> tuple[World, FakeRun]:
+            world = World(a_policy_with_inputs())
+            world.inputs.facts = {BUILD: Build(body={"artifacts": signed()}).facts()}
+            world.inputs.seconds = 500
+            wanted: Json = [{"taskId": BUILD, "taskType": "build", "paths": [ZIP]}]
+            run = world.a_run(payload={"upstreamArtifacts": wanted}, dependencies=[BUILD])
+
+            async def meanwhile() -> None:
+                await world.clock.sleep(moment)
+                happens(world, run)
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(meanwhile())
+                await run_claim(run, world.tools, world.shutdown)
+            return world, run
+
+        return run_virtual(main())
+
+    world, run = at(when, lambda world, _: world.shutdown.now("asked"))
+    assert run.reports == [Resolution.WORKER_SHUTDOWN]
+    assert (world.sandbox.alive, world.workspaces.open_now) == ([], 0)
+    world, run = at(when, lambda _, run: run.cancel())
+    assert run.reports == []
+    assert (world.sandbox.alive, world.workspaces.open_now) == ([], 0)
 
 
 def test_a_task_without_inputs_asks_nothing() -> None:
