@@ -205,7 +205,11 @@ def read_bundle(content: bytes) -> Envelope:
         raise BadEvidence("its envelope does not have exactly payload, payloadType and signatures")
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise BadEvidence(f"its payload's type is not {PAYLOAD_TYPE}")
-    signatures = envelope["signatures"]
+    signature, key_id = _only_signature(envelope["signatures"])
+    return Envelope(decode(envelope["payload"], "its payload"), signature, key_id, key["hint"])
+
+
+def _only_signature(signatures: object) -> tuple[bytes, str]:
     if not isinstance(signatures, list) or len(signatures) != 1 or not isinstance(signatures[0], dict):
         raise BadEvidence("it does not have exactly one signature")
     key_id = signatures[0].get("keyid")
@@ -214,7 +218,7 @@ def read_bundle(content: bytes) -> Envelope:
     signature = decode(signatures[0]["sig"], "its signature")
     if len(signature) != SIGNATURE_BYTES:
         raise BadEvidence(f"its signature has {len(signature)} bytes, Ed25519's have {SIGNATURE_BYTES}")
-    return Envelope(decode(envelope["payload"], "its payload"), signature, key_id, key["hint"])
+    return signature, key_id
 
 
 @dataclass(frozen=True, slots=True)
