@@ -38,7 +38,13 @@ PURE = {
     "unicodedata",
 }
 # Of a package that is not pure as a whole, what is.
-PURE_PARTS = {"contextlib.AbstractAsyncContextManager", "urllib.parse"}
+PURE_PARTS = {
+    "contextlib.AbstractAsyncContextManager",
+    "contextlib.contextmanager",
+    # What is counted during one call, where a library calls back without handing a counter on.
+    "contextvars.ContextVar",
+    "urllib.parse",
+}
 
 
 def _modules(directory: Path) -> list[Path]:
