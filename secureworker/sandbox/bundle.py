@@ -12,7 +12,7 @@ from typing import Any
 
 from secureworker.core.errors import SandboxError
 from secureworker.core.ids import Sha256
-from secureworker.core.plan import ARTIFACT_DIR, CONFIG_FILE, HOME_DIR, TASK_DIR, WORK_DIR, Plan
+from secureworker.core.plan import ARTIFACT_DIR, CONFIG_FILE, HOME_DIR, TASK_DIR, WORK_DIR, Limits, Plan
 from secureworker.core.secrets import SECRETS_DIR
 from secureworker.host.workspace import pinned_copy
 from secureworker.sandbox.facts import TEMPLATE, HostFacts, Place
@@ -24,8 +24,10 @@ TMP, SHM = "/tmp", "/dev/shm"  # noqa: S108 - the sandbox's own, empty for every
 SHM_BYTES = 64 * 1024 * 1024
 """What container engines give; enough for semaphores and multiprocessing."""
 TMP_FILES = 65_536
-SPARE_PROCESSES = 32
+SETUP_PROCESSES = 32
 """Threads of the runtime's own set-up, which count in the same cgroup until the script starts (runc's Go: 6 to 12)."""
+INIT_PROCESS = 1
+"""The init counts in the control group too."""
 CPU_PERIOD_MICROSECONDS = 100_000
 """The kernel's default."""
 
@@ -158,7 +160,7 @@ def _rlimits(plan: Plan, facts: HostFacts) -> list[dict[str, Any]]:
         "RLIMIT_FSIZE": limits.disk_bytes,
         "RLIMIT_NOFILE": limits.open_files,
         # The cgroup counts processes; this is for the case that it does not.
-        "RLIMIT_NPROC": limits.processes + SPARE_PROCESSES,
+        "RLIMIT_NPROC": limits.processes + SETUP_PROCESSES,
     }
     wanted = {
         "RLIMIT_CORE": 0,
@@ -170,6 +172,16 @@ def _rlimits(plan: Plan, facts: HostFacts) -> list[dict[str, Any]]:
     }
     capped = {name: min(value, facts.hard_limits.get(name, value)) for name, value in wanted.items()}
     return [{"type": name, "soft": value, "hard": value} for name, value in sorted(capped.items())]
+
+
+def processes_at_first(limits: Limits) -> int:
+    """Give `pids.max` for the time until the script has started.
+
+    Set-up is over before there is a script, so neither needs room beside the other. Only where a script may have fewer
+    processes than set-up takes is the limit lowered when it runs already; until then, some microseconds, it may make
+    as many as set-up.
+    """
+    return max(limits.processes + INIT_PROCESS, SETUP_PROCESSES)
 
 
 def _mounts(plan: Plan, place: Place, facts: HostFacts) -> list[dict[str, Any]]:
@@ -259,7 +271,7 @@ def _resources(plan: Plan) -> dict[str, Any]:
     return {
         # Both the same: memory and swap together may not be more than memory alone.
         "memory": {"limit": limits.memory_bytes, "swap": limits.memory_bytes},
-        "pids": {"limit": limits.processes + SPARE_PROCESSES},
+        "pids": {"limit": processes_at_first(limits)},
         "cpu": {"quota": int(limits.cpus * CPU_PERIOD_MICROSECONDS), "period": CPU_PERIOD_MICROSECONDS},
         # All: runtimes add the harmless ones that every container has (null, zero, full, random, urandom, tty).
         "devices": [{"allow": False, "access": "rwm"}],

@@ -21,7 +21,7 @@ from secureworker.core.plan import Plan
 from secureworker.host import files, userns
 from secureworker.ports import Network, TaskLog, Workspace
 from secureworker.sandbox import readback
-from secureworker.sandbox.bundle import SPARE_PROCESSES, Bundle, make_bundle
+from secureworker.sandbox.bundle import INIT_PROCESS, Bundle, make_bundle, processes_at_first
 from secureworker.sandbox.cgroups import Group, Hierarchy, Version
 from secureworker.sandbox.executable import check_executable
 from secureworker.sandbox.facts import HostFacts, Place
@@ -37,8 +37,6 @@ _DRAIN_SECONDS = 5.0
 """For what is left in the pipe once nothing is alive that could write: at most 1 MiB."""
 _SHELL_SIGNAL = 128
 """The init exits with this plus the signal's number if a signal has killed the script, as shells do."""
-_INIT_PROCESS = 1
-"""The init counts in the control group too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ class Life:
             raise SandboxError(f"{self._plan.script} has limits, and this host gives the worker no control groups")
         group = self._engine.hierarchy.open(self._name)
         stack.callback(group.remove)
-        self._limit(group, SPARE_PROCESSES)
+        self._limit(group, processes_at_first(self._plan.limits))
         bundle = self._make_bundle(stack, network, group)
         reading, writing = _make_pipe(stack, self._workspace.uid)
         pid = self._create(stack, group, writing)
@@ -117,10 +115,9 @@ class Life:
         self._check(pid, bundle, network, group)
         return self._run(bundle, group, pid, pidfd, reading)
 
-    def _limit(self, group: Group, spare: int) -> None:
-        limits = self._plan.limits
+    def _limit(self, group: Group, processes: int) -> None:
         if not self._plan.unlimited:
-            group.limit(limits, limits.processes + spare)
+            group.limit(self._plan.limits, processes)
 
     def _open_wake(self, stack: ExitStack) -> None:
         with self._waking:
@@ -172,7 +169,7 @@ class Life:
         paths = {"": group.path} if group.version is Version.V2 else dict(group.paths)
         readback.check_created(pid, json.loads(bundle.config), network, paths)
         if not self._plan.unlimited:
-            group.check(self._plan.limits, self._plan.limits.processes + SPARE_PROCESSES)
+            group.check(self._plan.limits, processes_at_first(self._plan.limits))
         if userns.entered() is None:
             # Only now: runc has allowed more, to make nodes. Without root, the kernel lets nobody make any.
             group.restrict_devices()
@@ -188,7 +185,7 @@ class Life:
         with Guard(self._workspace.task, limits, group, self._rouse) as guard:
             readback.check_started(pid, self._engine.facts.init, json.loads(bundle.config))
             # The runtime's own threads are gone now.
-            self._limit(group, _INIT_PROCESS)
+            self._limit(group, self._plan.limits.processes + INIT_PROCESS)
             self._watch(guard, group, pidfd, reading)
         finished = datetime.now(UTC)
         status = _status(pidfd)

@@ -131,10 +131,12 @@ def test_limits_and_devices_are_in_the_config_where_the_runtime_places_itself() 
     assert linux["cgroupsPath"] == "/secureworker/run-1"
     assert linux["resources"] == {
         "memory": {"limit": 128 * MIB, "swap": 128 * MIB},
-        "pids": {"limit": 96},
+        "pids": {"limit": 65},
         "cpu": {"quota": 50_000, "period": 100_000},
         "devices": [{"allow": False, "access": "rwm"}],
     }
+    few = config(a_plan(limits=some_limits(processes=2)))["linux"]
+    assert few["resources"]["pids"] == {"limit": 32}, "the runtime's own threads, before there is a script"
     alone = config(place=replace(PLACE, cgroup=""))["linux"]
     assert not {"cgroupsPath", "resources"} & alone.keys()
 
