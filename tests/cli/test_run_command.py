@@ -1,5 +1,6 @@
 """`secureworker run`, where something is not as it must be: a clear message, an exit code, and no task claimed."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from secureworker.signing.keys import create_signing_key
+from tests.end_to_end.daemon import sweep
 
 POLICY = """\
 version: 1
@@ -238,3 +240,4 @@ def test_a_second_worker_in_the_same_state_directory_is_refused(place: Place) ->
         first.kill()
         first.wait()
         first.stderr.close()
+    asyncio.run(sweep(place.directory / "state"))

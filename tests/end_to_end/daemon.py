@@ -18,9 +18,12 @@ import taskcluster
 from aiohttp import web
 from taskcluster.aio import Queue as Client
 
+from secureworker.app import MEMORY
 from secureworker.core.claim import Secret
+from secureworker.host.lending import sweep_memory
 from secureworker.localqueue.server import Running, serve
 from secureworker.localqueue.settings import Settings, StaticClient
+from secureworker.sandbox.engine import SandboxSettings, open_sandbox
 from secureworker.signing.keys import create_signing_key
 
 POOL = "test-provisioner/end-to-end"
@@ -258,10 +261,18 @@ async def a_queue(directory: Path, claim_seconds: float = 1200, **changes: Any) 
         try:
             yield here
         finally:
-            for worker in here.workers:
-                if not worker.ended:
-                    worker.process.kill()
-                    await worker.process.wait()
+            alive = [worker for worker in here.workers if not worker.ended]
+            for worker in alive:
+                worker.process.kill()
+                await worker.process.wait()
+            if alive:
+                await sweep(directory / "state")
+
+
+async def sweep(state: Path) -> None:
+    """Remove what a killed worker left on this host, as the next worker with the same directory would."""
+    async with open_sandbox(SandboxSettings(str(state))):
+        await asyncio.to_thread(sweep_memory, str(state / MEMORY))
 
 
 def prepare(directory: Path, root_url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from secureworker.core.claim import Secret
 from secureworker.localqueue.settings import StaticClient
-from tests.end_to_end.daemon import DEADLINE_SECONDS, MEASURED, OWNER, POOL, WORKER, Here, a_queue, eventually
+from tests.end_to_end.daemon import DEADLINE_SECONDS, MEASURED, OWNER, POOL, WORKER, Here, a_queue, eventually, sweep
 
 pytestmark = pytest.mark.sandbox
 
@@ -113,10 +113,13 @@ async def a_runner(here: Here, config: Path, *more: str) -> AsyncIterator[Runner
         try:
             yield runner
         finally:
-            if process.returncode is None:
+            killed = process.returncode is None
+            if killed:
                 process.kill()
             await process.wait()
             await listening
+            if killed:
+                await sweep(here.directory / "state")
 
 
 async def test_it_greets_works_takes_new_credentials_and_ends_when_its_tasks_have(here: Here) -> None:
