@@ -5,6 +5,7 @@ For authors of scripts and policies. All of the worker is the real one; only the
 
 import asyncio
 import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -159,6 +160,7 @@ async def run_local(
                 runtime=runtime,
                 tasks=1,
                 out_of_reach=out_of_reach,
+                credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"),
             )
             with Signals().caught() as signals:
                 ended = await app.serve(replace(policy, root_url=queue.root_url), options, signals)
