@@ -155,11 +155,9 @@ def _reserve(uids: UidRange) -> tuple[int, int]:
 
 
 def _make_locks(locks: str) -> None:
-    directories = (os.path.dirname(locks), locks)
-    for directory in directories:
+    for directory in (os.path.dirname(locks), locks):
         # Each by itself: makedirs gives its mode to the last one only, and others might then write to the first.
         os.makedirs(directory, mode=0o711, exist_ok=True)
-    for directory in directories:
         status = os.lstat(directory)
         # Of a user without root, the directory lies where everybody may make one of that name.
         if userns.owner(status, directory) not in {0, os.geteuid()} or status.st_mode & _OTHERS_WRITE:

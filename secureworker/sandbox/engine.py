@@ -164,6 +164,8 @@ def _hierarchy(name: str, *, unlimited: bool) -> Hierarchy:
 def _make_home(home: str) -> None:
     """Make the directory, and see that the container's ids can get to what is in it."""
     try:
+        # Each by itself: makedirs gives its mode to the last one only.
+        os.makedirs(os.path.dirname(home), mode=0o711, exist_ok=True)
         os.makedirs(home, mode=0o711, exist_ok=True)
     except OSError as error:
         raise SandboxError(f"{home} cannot be made: {error.strerror}; choose another run directory") from error

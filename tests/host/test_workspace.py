@@ -196,3 +196,21 @@ async def test_cancellation_while_a_workspace_is_made_leaves_nothing(
             await asyncio.wait((task,))
         assert list((tmp_path / "tasks").iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("of", ["a stranger", "everybody", "a link"])
+async def test_locks_of_ids_that_others_could_take_are_refused(tmp_path: Path, plan: Plan, of: str) -> None:
+    place = tmp_path / "shared" / "secureworker-1000"
+    place.parent.mkdir()
+    if of == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        place.mkdir()
+        os.chown(place, 12345 if of == "a stranger" else 0, 0)
+        place.chmod(0o777 if of == "everybody" else 0o755)
+    workspaces = DirectoryWorkspaces(str(tmp_path / "tasks"), UidRange(1_950_000_000, 8, str(place / "ids")))
+    with pytest.raises(HostError, match="they could take the ids of scripts; remove it"):
+        async with workspaces.open(plan):
+            pass
+    assert not (place / "ids").exists()
