@@ -76,11 +76,16 @@ def command(context: click.Context, *, task: str, path: str, no_host: bool, as_j
 def _read(name: str) -> dict[str, Any]:
     from secureworker.host.documents import parse_json
 
-    with click.open_file(name, "rb") as file:
-        content = file.read(_MAX_BYTES + 1)
+    try:
+        with click.open_file(name, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(
+            f"{name} cannot be read: {error.strerror}; a file with a task definition, `-`, or a task id is expected"
+        ) from error
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{name} has more than {_MAX_BYTES} bytes, and so is no task")
-    value = parse_json(content.decode("utf-8"), name).value
+    value = parse_json(content, name, most=_MAX_BYTES).value
     if not isinstance(value, dict):
         raise ValueError(f"{name} holds no task definition: an object is expected")
     return value
@@ -94,14 +99,19 @@ def _fetch(task_id: str, policy: "Policy") -> dict[str, Any]:
     try:
         definition: dict[str, Any] = queue.task(task_id)
     except TaskclusterFailure as error:
-        raise ValueError(f"the task {task_id} cannot be read from {policy.root_url}: {error}") from error
+        raise ValueError(f"the task {task_id} cannot be read from {policy.root_url}: {_first_part(error)}") from error
     return definition
+
+
+def _first_part(error: Exception) -> str:
+    """Leave out the dump of the request that follows what a service says."""
+    return " ".join(str(error).split("\n---", 1)[0].split())
 
 
 def _show(plan: dict[str, Any]) -> None:
     for key, value in plan.items():
         if value not in ({}, [], None):
-            text = json.dumps(value, indent=2) if isinstance(value, dict | list) else str(value)
+            text = value if isinstance(value, str) else json.dumps(value, indent=2)
             first, *rest = text.splitlines()
             click.echo(f"{key + ':':<12} {first}")
             for line in rest:

@@ -88,15 +88,16 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
 
 
 def _read(task: BinaryIO) -> "dict[str, Json]":
+    from secureworker.host.documents import BadDocument, parse_json
     from secureworker.runlocal import NotATask
 
     content = task.read(MAX_TASK_BYTES + 1)
     if len(content) > MAX_TASK_BYTES:
         raise NotATask(f"{task.name} has more than {MAX_TASK_BYTES} bytes, which no Queue takes")
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise NotATask(f"{task.name} is no JSON: {error}") from error
+        body = parse_json(content, task.name, most=MAX_TASK_BYTES).value
+    except BadDocument as error:
+        raise NotATask(str(error)) from error
     if not isinstance(body, dict):
         raise NotATask(f"{task.name} holds no JSON object: a task definition is expected")
     return body
@@ -115,5 +116,5 @@ def _show(result: "Result", artifacts: Path | None, *, as_json: bool) -> None:
         return
     click.echo(result.log, nl=not result.log.endswith("\n"))
     sys.stdout.flush()
-    where = f", written to {artifacts}" if artifacts is not None else ""
-    click.echo(f"{result.state} / {result.reason}; {len(result.artifacts)} artifacts{where}", err=True)
+    where = f"written to {artifacts}" if artifacts is not None else "not kept: --artifacts DIR keeps them"
+    click.echo(f"{result.state} / {result.reason}; artifacts: {len(result.artifacts)}, {where}", err=True)

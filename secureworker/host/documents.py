@@ -43,6 +43,8 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _MAX_DIGITS: Final = 30
 """Longer numbers are texts to nobody but an attacker: Python's conversion takes quadratic time."""
+_MOST_DIGITS_OF_JSON: Final = 4000
+"""Below Python's own limit, whose message speaks of Python."""
 
 
 class BadDocument(ValueError):
@@ -278,16 +280,24 @@ def _no_constant(text: str) -> Json:
     raise ValueError(f"{text} is no JSON")
 
 
-def parse_json(text: str, name: str) -> Document:
+def parse_json(content: str | bytes, name: str, most: int = MAX_BYTES) -> Document:
     """Read JSON (RFC 8259, no key twice in an object). Lines are known for syntax errors only.
+
+    Args:
+        content: text, or text in UTF-8.
+        name: as it is to be called in messages.
+        most: characters that it may have.
 
     Raises:
         BadDocument: it is no JSON.
     """
-    if len(text) > MAX_BYTES:
-        raise BadDocument((f"{name}: it has more than {MAX_BYTES} characters",))
+    text = content if isinstance(content, str) else _decode(content, name)
+    if len(text) > most:
+        raise BadDocument((f"{name}: it has more than {most} characters",))
     try:
-        value: Json = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value: Json = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_integer
+        )
     except json.JSONDecodeError as error:
         raise BadDocument((f"{name}:{error.lineno}: not JSON: {error.msg}",)) from error
     except ValueError as error:
@@ -297,14 +307,24 @@ def parse_json(text: str, name: str) -> Document:
     return Document(name, value, {})
 
 
+def _bounded_integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS_OF_JSON:
+        raise ValueError(f"a number has {len(digits)} digits, and {_MOST_DIGITS_OF_JSON} can be read")
+    return int(digits)
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadDocument((f"{name}: not UTF-8 at byte {error.start}",)) from error
+
+
 def parse(content: bytes, name: str) -> Document:
     """Read the bytes of a file, as JSON where its name ends in `.json`, else as YAML.
 
     Raises:
         BadDocument: it is neither, or not UTF-8.
     """
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadDocument((f"{name}: not UTF-8 at byte {error.start}",)) from error
+    text = _decode(content, name)
     return parse_json(text, name) if FilePath(name).suffix == ".json" else parse_yaml(text, name)
