@@ -3,7 +3,14 @@
 import base64
 import json
 import urllib.parse
+from typing import Any
 
+import re2
+
+_FEW_FORMS = 16
+"""Up to so many, a search for each is quicker than one for the beginnings of all (950 against 390 MB/s for 4)."""
+_PATTERN_BYTES = 32 * 1024 * 1024
+"""At most, for what finds the beginnings of forms: 10,000 of them take 4 MiB."""
 MASK = b"[masked]"
 MIN_SECRET_BYTES = 6
 """Shorter ones are not masked: they would hit half of any log, and tell by that what they are."""
@@ -27,6 +34,15 @@ def forms(secret: bytes) -> frozenset[bytes]:
     return frozenset(form for form in found if len(form) >= MIN_SECRET_BYTES)
 
 
+def _any_of(texts: frozenset[bytes]) -> Any:
+    """Give a pattern that finds any of `texts`."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1  # bytes as they are
+    options.never_capture = True
+    options.max_mem = _PATTERN_BYTES
+    return re2.compile(b"|".join(map(re2.escape, sorted(texts))), options)
+
+
 class Masker:
     """A stream of bytes without the secrets. The pieces it comes in make no difference to the result.
 
@@ -39,6 +55,8 @@ class Masker:
         all_forms = frozenset[bytes]().union(*map(forms, usable))
         # A form that holds a shorter one begins no later: longest first makes the first hit at a place the longest.
         self._forms = tuple(sorted(all_forms, key=lambda form: (-len(form), form)))
+        many = len(self._forms) > _FEW_FORMS
+        self._beginnings = _any_of(frozenset(form[:MIN_SECRET_BYTES] for form in self._forms)) if many else None
         self._held = b""
 
     def joined_by(self, secrets: tuple[bytes, ...]) -> "Masker":
@@ -72,6 +90,10 @@ class Masker:
 
     def _replace(self, text: bytes, certain: int) -> tuple[bytes, bytes]:
         """Replace forms that begin before `certain`; give the result, and what is not decided yet."""
+        # Most output holds nothing that even begins like a form: one look for all beginnings, not one for each form. A
+        # private key has hundreds, and a search for each would cost a hundred times as much.
+        if self._beginnings is not None and not self._beginnings.search(text):
+            return text[:certain], text[certain:]
         # Per form, where it is found next: each is searched for once per hit, not once per place.
         places = {form: place for form in self._forms if 0 <= (place := text.find(form)) < certain}
         pieces: list[bytes] = []

@@ -85,3 +85,22 @@ def test_base64_is_masked_wherever_the_secret_begins(secret: bytes, before: byte
     encoded = base64.b64encode(before + secret + after)
 
     assert MASK in mask((secret,), encoded)
+
+
+@given(
+    keys=st.lists(st.binary(min_size=6, max_size=12), min_size=12, max_size=20, unique=True),
+    noise=st.binary(max_size=30),
+    size=st.integers(1, 40),
+    data=st.data(),
+)
+def test_many_secrets_are_masked_as_by_a_search_for_each(
+    keys: list[bytes], noise: bytes, size: int, data: st.DataObject
+) -> None:
+    one, other = data.draw(st.sampled_from(keys)), data.draw(st.sampled_from(keys))
+    text = noise + one + noise + base64.b64encode(other) + other[:7] + noise
+    quick, thorough = Masker(tuple(keys)), Masker(tuple(keys))
+    assert quick._beginnings is not None
+    thorough._beginnings = None
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    results = [b"".join(map(masker.feed, pieces)) + masker.end() for masker in (quick, thorough)]
+    assert results[0] == results[1]
