@@ -197,7 +197,7 @@ def _stay_outside(channel: socket.socket, mappings: tuple[tuple[str, ...], ...])
         channel = socket.socket(fileno=3)
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))
         if channel.recv(len(_GO)) == _GO:
-            channel.send(_map(os.getppid(), mappings))
+            channel.send(map_ids(os.getppid(), mappings))
             quiet = os.open(os.devnull, os.O_RDWR)
             for number in range(3):
                 os.dup2(quiet, number)
@@ -206,7 +206,8 @@ def _stay_outside(channel: socket.socket, mappings: tuple[tuple[str, ...], ...])
         os._exit(0)
 
 
-def _map(pid: int, mappings: tuple[tuple[str, ...], ...]) -> bytes:
+def map_ids(pid: int, mappings: tuple[tuple[str, ...], ...]) -> bytes:
+    """Have the ids of a process in a new user namespace mapped: `done`, or what the tools complain of."""
     for (tool, _), mapping in zip(_TOOLS, mappings, strict=True):
         path = shutil.which(tool, path=_SYSTEM_PATH) or tool
         try:

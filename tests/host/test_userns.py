@@ -3,7 +3,9 @@
 import os
 import socket
 import struct
+import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,19 @@ def test_root_stays_what_it_is() -> None:
     if os.geteuid() == 0:
         userns.enter()
     assert userns.entered() is None
+
+
+@pytest.mark.sandbox
+def test_ids_of_another_process_are_mapped_once() -> None:
+    own = os.stat("/proc/self/ns/user").st_ino
+    mappings = (("0", "0", "1"), ("0", "0", "1"))
+    with subprocess.Popen(["unshare", "--user", "sleep", "60"]) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while os.stat(f"/proc/{process.pid}/ns/user").st_ino == own:
+                assert time.monotonic() < deadline
+            assert userns.map_ids(process.pid, mappings) == b"done"
+            assert Path(f"/proc/{process.pid}/uid_map").read_text().split() == ["0", "0", "1"]
+            assert b"uid_map failed" in userns.map_ids(process.pid, mappings)
+        finally:
+            process.kill()

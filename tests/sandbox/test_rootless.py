@@ -137,6 +137,20 @@ print(userns.owner(os.lstat("{directory}/roots"), "{directory}/strangers"))
     assert said == "65534 0\n65534 65534\n65534\n"
 
 
+def test_without_the_witness_nobody_is_taken_for_root(directory: Path) -> None:
+    said = worker(
+        directory,
+        """
+userns.entered().witness.close()
+try:
+    print(userns.owner(os.lstat("/"), "/"))
+except SecureworkerError as error:
+    print(error)
+""",
+    )
+    assert said == "whom a file belongs to cannot be found out: the witness outside is gone; restart\n"
+
+
 def test_the_doctor_shows_an_ordinary_user_what_it_can_do(directory: Path) -> None:
     program = "from click.testing import CliRunner\nfrom secureworker.cli.doctor import command\n"
     done = ordinary.run(directory, program + "print(CliRunner().invoke(command, ['--json']).output)")
