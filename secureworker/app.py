@@ -201,7 +201,7 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         #    processes, and only then may their files go.
         state = Path(settings.state_dir)
         await asyncio.to_thread(_make_directories, state)
-        secrets = (*_key_files(settings), *settings.out_of_reach)
+        secrets = (*_signers_files(settings), *settings.out_of_reach)
         sandbox_settings = SandboxSettings(
             settings.state_dir,
             runtime=settings.runtime,
@@ -267,11 +267,10 @@ def _signer(policy: Policy, settings: Settings) -> AbstractAsyncContextManager[S
             raise SettingsError(f"the signer is set to {settings.signer!r}; unix:/path/to/socket is expected")
         return connected_signer(path, settings.identity)
     assert settings.key is not None
-    audit_log = settings.audit_log or str(Path(settings.state_dir) / AUDIT_LOG)
     its = child_settings(
         settings.identity,
         settings.key,
-        audit_log,
+        _audit_log(settings),
         root_url=policy.root_url,
         user=settings.signer_user,
         retired_keys=tuple(map(_public_key, settings.retired_keys)),
@@ -292,9 +291,13 @@ async def _say_who_we_are(audit: AuditLog, policy: Policy) -> None:
     await audit.append(policy_record(policy))
 
 
-def _key_files(settings: Settings) -> tuple[str, ...]:
-    """Say which files hold the key, as far as that is ours to know."""
-    return () if settings.key is None else files_of(settings.key)
+def _audit_log(settings: Settings) -> str:
+    return settings.audit_log or str(Path(settings.state_dir) / AUDIT_LOG)
+
+
+def _signers_files(settings: Settings) -> tuple[str, ...]:
+    """Say which files are the signer's alone, as far as that is ours to know: its key, and the log."""
+    return () if settings.key is None else (*files_of(settings.key), _audit_log(settings))
 
 
 async def _prepare_secrets(policy: Policy, settings: Settings, stack: AsyncExitStack) -> str | None:
