@@ -16,6 +16,7 @@ from typing import TypeVar
 from secureworker.core.errors import HostError
 from secureworker.core.plan import ARTIFACT_DIR, CONFIG_FILE, HOME_DIR, TASK_DIR, WORK_DIR, PinnedFile, Plan
 from secureworker.host import files, userns
+from secureworker.host.ownership import others_who_could_change
 from secureworker.ports import Workspace
 
 T = TypeVar("T")
@@ -170,6 +171,10 @@ def _make_locks(locks: str) -> None:
 def _sweep(base: str) -> int:
     try:
         os.makedirs(base, mode=0o711, exist_ok=True)
+        # Whoever may rename a directory above it could put another tree in the place of this one, or of a run's.
+        problems = others_who_could_change(os.path.abspath(base))
+        if problems:
+            raise HostError(f"others could change what lies in the workspace directory {base}: {'; '.join(problems)}")
         leftovers = os.listdir(base)
         for name in leftovers:
             files.remove_tree(f"{base}/{name.removesuffix('.removing')}")

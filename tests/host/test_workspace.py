@@ -214,3 +214,20 @@ async def test_locks_of_ids_that_others_could_take_are_refused(tmp_path: Path, p
         async with workspaces.open(plan):
             pass
     assert not (place / "ids").exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+async def test_workspaces_in_a_directory_that_others_may_write_are_refused(tmp_path: Path, mode: int) -> None:
+    shared = tmp_path / "shared"
+    (shared / "tasks").mkdir(parents=True)
+    shared.chmod(mode)
+    with pytest.raises(HostError, match=r"shared may be written by .*; chmod go-w"):
+        await DirectoryWorkspaces(str(shared / "tasks")).sweep()
+
+
+async def test_workspaces_that_lie_in_somebody_elses_directory_are_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o711)
+    os.chown(theirs, 65534, 65534)
+    with pytest.raises(HostError, match="theirs belongs to uid 65534"):
+        await DirectoryWorkspaces(str(theirs / "tasks")).sweep()
