@@ -42,7 +42,7 @@ def _by_scope(scopes: tuple[str, ...], rules: dict[str, ScriptRule], prefixes: t
     )
     known = f"the scripts here are chosen by {among(tuple(rules))}"
     if not naming:
-        return Reason("scripts", f"none of the task's {len(scopes)} scopes names an action; {known}")
+        return Reason("scripts", f"none of the task's scopes ({len(scopes)}) names an action; {known}")
     if len(naming) > 1:
         return Reason(
             "scripts", f"{len(naming)} of the task's scopes name an action ({among(naming)}), not one; {known}"

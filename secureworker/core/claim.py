@@ -124,6 +124,8 @@ def nesting(value: Json) -> int:
 
 def _text(document: Mapping[str, Json], key: str, default: str | None = None) -> str:
     value = document.get(key, default)
+    if value is None:
+        raise ValueError(f"{key} is missing, a string is expected")
     if not isinstance(value, str):
         raise ValueError(f"{key} is {type(value).__name__}, a string is expected")
     return value
@@ -138,6 +140,8 @@ def _texts(document: Mapping[str, Json], key: str) -> tuple[str, ...]:
 
 def _object(document: Mapping[str, Json], key: str) -> dict[str, Json]:
     value = document.get(key)
+    if value is None:
+        raise ValueError(f"{key} is missing, an object is expected")
     if not isinstance(value, dict):
         raise ValueError(f"{key} is {type(value).__name__}, an object is expected")
     return value

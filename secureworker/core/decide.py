@@ -126,8 +126,8 @@ def _against_required(scopes: tuple[str, ...], rule: ScriptRule, required: tuple
     for scope in unsatisfied(scopes, dict.fromkeys(required)):
         yield Reason(
             f"scripts.{rule.name}.requires-scopes",
-            f"script {show(rule.name)} needs the scope {show(scope)}, and none of the task's {len(scopes)} "
-            "scopes satisfies it; add the scope to the task",
+            f"script {show(rule.name)} needs the scope {show(scope)}, and none of the task's scopes "
+            f"({len(scopes)}) satisfies it; add the scope to the task",
         )
 
 
@@ -139,7 +139,7 @@ def _against_secrets(scopes: tuple[str, ...], rule: ScriptRule) -> Iterator[Reas
             yield Reason(
                 f"scripts.{rule.name}.secrets.{secret.file}",
                 f"script {show(rule.name)} is given a secret that takes the scope {show(place.scope)}, and none of the "
-                f"task's {len(scopes)} scopes satisfies it; add the scope to the task",
+                f"task's scopes ({len(scopes)}) satisfies it; add the scope to the task",
             )
 
 

@@ -284,7 +284,8 @@ def _expectation(error: ValidationError) -> str:
         return f"expected {words}"
     if keyword == "type":
         names = [wanted] if isinstance(wanted, str) else _texts(wanted)
-        return f"expected {' or '.join(_ARTICLES.get(name, name) for name in names)}"
+        kinds = " or ".join(_ARTICLES.get(name, name) for name in names)
+        return f"expected {kinds}: {words}" if isinstance(words, str) and wanted == "string" else f"expected {kinds}"
     if keyword == "enum" and isinstance(wanted, list):
         return f"expected one of {shorten(', '.join(map(json.dumps, wanted)), SHOWN * 3)}"
     template = _EXPECTATIONS.get(keyword, f"the schema's {keyword!r} does not allow it")

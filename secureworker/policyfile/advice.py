@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
+from secureworker.core.claim import Json
 from secureworker.core.outcome import Resolution
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScriptRule
 from secureworker.core.schemas import BadSchema, CompiledSchema
+from secureworker.host.documents import nearest
 
 _INTERPRETERS: Final = (
     "sh",
@@ -27,6 +29,10 @@ _INTERPRETERS: Final = (
     "lua",
 )
 _WHOLE: Final = re.compile(r"\$\{payload\.(?P<key>[A-Za-z_][A-Za-z0-9_]*)\}")
+_SPOKEN_OF: Final = re.compile(r"\bpayload\.(?P<key>[A-Za-z_][A-Za-z0-9_]*)")
+_WITHIN: Final = re.compile(r"\$\{([^}]*)\}")
+_EVERY_TASKS: Final = ("maxRunTime", "upstreamArtifacts")
+"""Keys that a payload may have whatever its schema says."""
 _SHALLOW: Final = 2
 """Parts of a path below which a mount shows a whole tree of the host: /opt, /usr/local."""
 
@@ -74,6 +80,7 @@ def _of_script(rule: ScriptRule) -> Iterator[tuple[str, str]]:
     schema = rule.payload_schema.document
     if not {"additionalProperties", "unevaluatedProperties", "$ref"} & schema.keys():
         yield "payload", "the schema admits keys that it does not name; add additionalProperties: false"
+    yield from _of_templates(rule)
     if not rule.requires_scopes and isinstance(rule.when, PayloadEquals | Always):
         yield "requires-scopes", "no scope is needed: whoever may create tasks for this pool may have this script run"
     if rule.unlimited:
@@ -111,6 +118,41 @@ def _may_be_an_option(word: str, rule: ScriptRule) -> bool:
         # It refers to another part of its document.
         return True
     return any(not value.problems(option) for option in ("-", "-a", "--a", "-1"))
+
+
+def _of_templates(rule: ScriptRule) -> Iterator[tuple[str, str]]:
+    """Name keys that no payload has: a template that needs one refuses every task."""
+    schema = rule.payload_schema.document
+    properties = schema.get("properties")
+    if schema.get("additionalProperties") is not False or not isinstance(properties, dict):
+        return
+    if "patternProperties" in schema:
+        return
+    known = (*properties, *_EVERY_TASKS)
+    places = [(f"command[{index}]", word) for index, word in enumerate(rule.command)]
+    places += [(f"requires-scopes[{index}]", scope) for index, scope in enumerate(rule.requires_scopes)]
+    places += [("config", rule.config)] if rule.config is not None else []
+    for key, template in places:
+        for name in dict.fromkeys(_SPOKEN_OF.findall(" ".join(_expressions(template.source)))):
+            if name not in known:
+                near = nearest(name, known)
+                hint = f"did you mean payload.{near}?" if near else f"it has {', '.join(properties)}"
+                yield key, f"payload.{name} is no key of the payload, by its schema; {hint}"
+
+
+def _expressions(source: Json) -> Iterator[str]:
+    """Give the expressions of a template: what is not in one is a text."""
+    if isinstance(source, str):
+        yield from _WITHIN.findall(source)
+    elif isinstance(source, list):
+        for item in source:
+            yield from _expressions(item)
+    elif isinstance(source, dict):
+        for key, value in source.items():
+            if key in {"$eval", "$if"} and isinstance(value, str):
+                yield value
+            else:
+                yield from _expressions(value)
 
 
 def _of_ends(rule: ScriptRule) -> Iterator[tuple[str, str]]:

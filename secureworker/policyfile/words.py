@@ -6,6 +6,7 @@ from typing import Final, assert_never
 
 from secureworker.core.claim import Json
 from secureworker.core.policy import Always, DenyRule, PayloadEquals, Policy, ScopeEquals, ScriptRule
+from secureworker.core.secrets import SECRETS_DIR
 from secureworker.policyfile.quantities import spell_duration, spell_size
 
 _WIDTH: Final = 13
@@ -32,6 +33,10 @@ def _worker_scopes(policy: Policy) -> tuple[str, ...]:
         "Its own credentials can do that, and besides",
         *(f"  - {each.scope}: {each.reason}" for each in policy.worker_scopes),
     )
+
+
+def _count(number: float, thing: str, things: str = "") -> str:
+    return f"{number:.10g} {thing if number == 1 else things or thing + 's'}"
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -135,7 +140,7 @@ def _gets(rule: ScriptRule) -> Iterator[str]:
     if rule.config is not None and isinstance(rule.config.source, dict) and rule.config.source:
         yield f"a config file with {', '.join(rule.config.source)}"
     for secret in rule.secrets:
-        yield f"the secret {secret.source} as the file {secret.file}"
+        yield f"the secret {secret.source} as the file {SECRETS_DIR}/{secret.file}"
     if rule.upstream is not None:
         must = "must have" if rule.upstream.required else "may have"
         pools = ", ".join(rule.upstream.worker_pools)
@@ -160,10 +165,12 @@ def _uses(rule: ScriptRule) -> Iterator[str]:
         yield f"{spell_duration(limits.run_time)} of time, and whatever the host has: nothing else is limited"
         return
     yield (
-        f"{spell_duration(limits.run_time)} of time, {limits.cpus:g} processors, {spell_size(limits.memory_bytes)} of "
-        f"memory, {limits.processes} processes, {limits.open_files} open files in each"
+        f"{spell_duration(limits.run_time)} of time, {_count(limits.cpus, 'processor')}, "
+        f"{spell_size(limits.memory_bytes)} of memory, {_count(limits.processes, 'process', 'processes')}, "
+        f"{_count(limits.open_files, 'open file')} in each"
     )
-    yield f"{spell_size(limits.disk_bytes)} of disk in {limits.files} files; {spell_size(limits.log_bytes)} of log"
+    disk, log = spell_size(limits.disk_bytes), spell_size(limits.log_bytes)
+    yield f"{disk} of disk in {_count(limits.files, 'file')}; {log} of log"
 
 
 def _publishes(rule: ScriptRule) -> Iterator[str]:
@@ -174,9 +181,10 @@ def _publishes(rule: ScriptRule) -> Iterator[str]:
     for pattern in outputs.allow:
         yield f"{pattern}{'' if pattern.startswith('public/') else ' (readable only with a scope)'}"
     kept = "as long as the task" if outputs.expires is None else f"for {spell_duration(outputs.expires)}"
+    unless = "" if outputs.on_failure else ", and nothing if it failed"
     yield (
-        f"up to {outputs.max_count} files of {spell_size(outputs.max_size)}, {spell_size(outputs.max_total)} in all, "
-        f"kept {kept}{'' if outputs.on_failure else ', and nothing if it failed'}"
+        f"up to {_count(outputs.max_count, 'file')} of {spell_size(outputs.max_size)}, "
+        f"{spell_size(outputs.max_total)} in all, kept {kept}{unless}"
     )
 
 

@@ -35,6 +35,11 @@ async def check_queue(calls: Calls) -> None:
         answer = await calls.make("ping", lambda: None)
     except Refused as refused:
         raise SettingsError(f"there is no Taskcluster at the policy's root URL: {refused}") from refused
+    except ServiceError as error:
+        raise ServiceError(
+            f"the Taskcluster at the policy's root URL does not answer ({error}); start the worker when it does, or "
+            "correct the policy"
+        ) from error
     if answer.get("alive") is not True:
         raise SettingsError("there is no Taskcluster at the policy's root URL: ping is not answered as by one")
 

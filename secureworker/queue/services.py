@@ -58,7 +58,7 @@ class Services:
             )
         if problems:
             raise HostError("; ".join(problems))
-        logger.info("%s can do the worker's work, and nothing else", credentials.client_id)
+        logger.info("the client %s can do this worker's work, and nothing else", credentials.client_id)
 
     async def _scopes(self, credentials: Credentials | None) -> tuple[str, ...]:
         try:

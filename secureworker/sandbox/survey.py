@@ -35,7 +35,9 @@ def find_runtime(wanted: str | None, *, unified: bool) -> Runtime:
     if wanted is not None:
         path = wanted if "/" in wanted else runtime.find(wanted)
         if path is None:
-            raise SandboxError(f"the OCI runtime {wanted} is not installed (Debian: apt-get install {wanted})")
+            raise SandboxError(
+                f"the OCI runtime {wanted} is not installed; take runc or crun (Debian: apt-get install runc crun)"
+            )
         return runtime.identify(path)
     for name in ("crun", "runc") if unified else ("runc",):
         path = runtime.find(name)

@@ -43,9 +43,8 @@ def check_policy(path: str, text: str, manifest: bytes, key: PublicKey) -> None:
         raise PolicyError((f"{path}.sig: this is no policy signature; make one with `secureworker policy sign`",))
     # 2. It is the key that this worker was told to trust.
     if words[1] != key.fingerprint:
-        raise PolicyError(
-            (f"{path}.sig: signed by {words[1][:80]!r}; this worker takes policies signed by {key.fingerprint}",)
-        )
+        other = f"signed by {words[1][:80]!r}; the key that was given is {key.fingerprint}"
+        raise PolicyError((f"{path}.sig: {other}, and only its signature counts",))
     # 3. The key signed exactly this policy, and these schemas.
     try:
         signature = base64.b64decode(words[2], validate=True)

@@ -90,7 +90,7 @@ def test_check_says_everything_that_a_policy_can_say(tmp_path: Path) -> None:
         'needs        the scope project:x:cert:release\n               the scope {"$eval": "payload.scopes"}',
         "the environment variable LANG=C",
         "a config file with formats",
-        "the secret credential:autograph as the file key",
+        "the secret credential:autograph as the file /run/secrets/key",
         "it must have artifacts of release-3/*, up to 1GiB",
         "no inputs of tasks that used interactive",
         "/usr/share of the host as /opt/share, read-only",
@@ -173,6 +173,41 @@ def test_an_argument_that_may_be_an_option_is_named(tmp_path: Path, word: str, s
     text = TEXT.replace("--fast", f"'{word}'").replace("{type: object}", schema)
     output = secureworker("check", "--policy", write(tmp_path, text)).output
     assert ("may begin with a dash" in output) is warned
+
+
+CLOSED = "{properties: {channel: {}}, additionalProperties: false}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "schema", "warning"),
+    [
+        (
+            "requires-scopes: ['x:${payload.chanel}']",
+            CLOSED,
+            "payload.chanel is no key of the payload, by its schema; did you mean payload.channel?",
+        ),
+        (
+            "config: {a: [{$if: payload.zz, then: 1, else: 2}]}",
+            CLOSED,
+            "scripts.sign.config: payload.zz is no key of the payload, by its schema; it has channel",
+        ),
+        ("config: {a: '${payload.channel}', b: {$eval: payload.maxRunTime}, c: payload.example}", CLOSED, ""),
+        ("config: {a: '${payload.zz}'}", "{properties: {channel: {}}}", ""),
+        ("config: {a: '${payload.zz}'}", CLOSED[:-1] + ", patternProperties: {z: {}}}", ""),
+    ],
+)
+def test_a_key_that_no_payload_has_is_named(tmp_path: Path, rule: str, schema: str, warning: str) -> None:
+    text = TEXT.replace("{type: object}", f"{schema}\n    {rule}")
+    output = secureworker("check", "--policy", write(tmp_path, text)).output
+    assert warning in output
+    assert ("is no key of the payload" in output) is bool(warning)
+
+
+def test_one_of_a_thing_is_not_called_many(tmp_path: Path) -> None:
+    rule = "limits: {cpus: 1}\n    artifacts: {allow: [public/a], max-count: 1}"
+    output = secureworker("check", "--policy", write(tmp_path, with_rule(rule))).output
+    assert " 1 processor, " in output
+    assert "up to 1 file of " in output
 
 
 def test_a_repeatable_script_that_reaches_out_is_named(tmp_path: Path) -> None:
@@ -289,7 +324,7 @@ def test_cases_of_a_policy_are_tried(tmp_path: Path) -> None:
     [
         ("admit: sign", "admit: push", 'found:  admitted as sign, with the arguments ["--fast"]'),
         ("[--fast]", "[--slow]", 'wanted: admitted as sign, with the arguments ["--slow"]'),
-        ("refuse: [scripts]", "admit: sign", "found:  refused\n                 scripts: none of the task's 0 scopes"),
+        ("refuse: [scripts]", "admit: sign", "found:  refused\n                 scripts: none of the task's scopes (0)"),
         ("refuse: [scripts]", "refuse: [tasks.scheduler-ids]", "wanted: refused by tasks.scheduler-ids"),
         ("admit: sign\n    argv: [--fast]", "refuse: [scripts]", "wanted: refused by scripts"),
     ],
@@ -443,7 +478,7 @@ def test_a_changed_policy_or_schema_is_refused(tmp_path: Path, signed: str, key:
     ("old", "new", "problem"),
     [
         ("secureworker policy", "another", "this is no policy signature"),
-        ("key SHA256:", "key MD5:", "this worker takes policies signed by"),
+        ("key SHA256:", "key MD5:", "only its signature counts"),
         ("signature ", "signature !", "the signature is no base64"),
         ("\nkey", "\n\nkey", "this is no policy signature"),
         ("signature ", "x" * 5000, "it has 5"),

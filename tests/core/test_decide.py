@@ -80,7 +80,7 @@ def test_a_forbidden_scope_is_refused_although_it_is_allowed(scope: str) -> None
 
 def test_a_task_without_scopes_names_no_script() -> None:
     assert refused(a_claim(scopes=())) == [
-        f'scripts: none of the task\'s 0 scopes names an action; the scripts here are chosen by "{PREFIX}sign"'
+        f'scripts: none of the task\'s scopes (0) names an action; the scripts here are chosen by "{PREFIX}sign"'
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_required_scope_must_be_satisfied() -> None:
     (reason,) = refused(a_claim(), policy)
     assert reason == (
         'scripts.sign.requires-scopes: script "sign" needs the scope "project:x:cert:release", '
-        "and none of the task's 2 scopes satisfies it; add the scope to the task"
+        "and none of the task's scopes (2) satisfies it; add the scope to the task"
     )
     admitted(a_claim(scopes=(f"{PREFIX}sign", "project:x:cert:*")), policy)
 

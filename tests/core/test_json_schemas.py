@@ -27,7 +27,7 @@ def complaints(schema: dict[str, Any], value: Json) -> list[str]:
         ({"maximum": 2}, 3, ": found 3; expected 2 or less"),
         ({"pattern": "^a"}, "b", ': found "b"; expected a text that matches "^a"'),
         ({"pattern": "^a", "x-expected": "an a"}, "b", ': found "b"; expected an a'),
-        ({"type": "string", "x-expected": "an a"}, 1, ": found 1; expected a text"),
+        ({"type": "string", "x-expected": "an a"}, 1, ": found 1; expected a text: an a"),
         ({"items": {"type": "integer"}}, [1, True], "[1]: found true; expected a whole number"),
         ({"properties": {"a": {"minLength": 1}}}, {"a": ""}, 'a: found ""; expected a length of 1 or more'),
         ({"items": {"properties": {"a b": {"type": "null"}}}}, [{"a b": 1}], '[0]["a b"]: found 1; expected null'),

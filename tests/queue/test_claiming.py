@@ -143,6 +143,12 @@ async def test_something_else_at_the_root_url_is_an_error_of_the_settings(server
         await check_queue(server.calls)
 
 
+async def test_nobody_at_the_root_url_is_said_with_what_to_do(server: Scripted) -> None:
+    server.then(*(error(502, "Bad Gateway") for _ in range(5)))
+    with pytest.raises(ServiceError, match=r"root URL does not answer \(ping: 502.*start the worker when it does"):
+        await check_queue(server.calls)
+
+
 async def test_a_web_page_at_the_root_url_is_an_error(server: Scripted) -> None:
     server.then(text("<h1>It works!"))
     with pytest.raises(ServiceError, match="is the root URL a Taskcluster's"):

@@ -24,9 +24,9 @@ async def refusal(settings: SandboxSettings) -> str:
     return str(caught.value)
 
 
-async def test_a_runtime_that_is_not_installed_is_named_with_its_package(directory: Path) -> None:
+async def test_a_runtime_that_is_not_installed_is_named_with_those_that_can_be(directory: Path) -> None:
     message = await refusal(SandboxSettings(str(directory), runtime="youki"))
-    assert message == "the OCI runtime youki is not installed (Debian: apt-get install youki)"
+    assert message == "the OCI runtime youki is not installed; take runc or crun (Debian: apt-get install runc crun)"
 
 
 async def test_a_runtime_that_is_none_is_refused(directory: Path) -> None:
