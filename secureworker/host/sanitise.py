@@ -39,6 +39,12 @@ _FORGED = re.compile(rb"^([ \t]*)\[(?=taskcluster)", re.IGNORECASE | re.MULTILIN
 _FORGED_INSIDE = re.compile(rb"(\n[ \t]*)\[(?=taskcluster)", re.IGNORECASE)
 
 
+def first_hidden(text: str) -> int | None:
+    """Give the place of the first character that hides, reorders or joins others; None where there is none."""
+    found = _HIDDEN.search(text)
+    return None if found is None else found.start()
+
+
 def _escape_hidden(text: str) -> bytes:
     encoded = text.encode("utf-8", "backslashreplace")
     # The distinct characters that are not ASCII: few in any log, and found at memory speed. A regular expression

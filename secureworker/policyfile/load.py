@@ -12,6 +12,7 @@ from secureworker.core.ids import Sha256, WorkerPool
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule, When
 from secureworker.core.schemas import CompiledSchema, Path
 from secureworker.host.documents import BadDocument, parse
+from secureworker.host.sanitise import first_hidden
 from secureworker.policyfile.common import read_constraints, read_trust, read_worker_scopes
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.places import Places
@@ -48,6 +49,7 @@ def load(path: str, *, host: bool = True) -> Policy:
     places = Places(os.path.dirname(full), host=host)
     try:
         content = places.read(full)
+        _check_visible(content, path)
         document = parse(content, path)
     except BadDocument as error:
         raise PolicyError(error.problems) from error
@@ -58,6 +60,16 @@ def load(path: str, *, host: bool = True) -> Policy:
     policy = _read(draft, Sha256(hashlib.sha256(content).hexdigest()))
     draft.finish()
     return policy
+
+
+def _check_visible(content: bytes, path: str) -> None:
+    """Refuse what reviewers do not see, comments included: characters that hide, or turn the order round."""
+    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+    place = first_hidden(text)
+    if place is not None:
+        line = text.count("\n", 0, place) + 1
+        what = f"the invisible character U+{ord(text[place]):04X}"
+        raise PolicyError((f"{path}:{line}: found {what}; a policy is read by people: remove it",))
 
 
 def _read(draft: Draft, sha256: Sha256) -> Policy:

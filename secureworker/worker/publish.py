@@ -24,7 +24,7 @@ _RESERVED = (
     "public/provenance",
     "public/audit.tlog-proof",
     "public/verification.json",
-    "public/logs/",
+    "public/logs",
 )
 
 

@@ -435,3 +435,12 @@ def test_whatever_is_written_there_is_a_policy_or_a_policy_error(
         load(path)
     except PolicyError as error:
         assert error.problems  # noqa: PT017 - an error is one of the two right answers
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\u2066", "\ufeff", "\xad", "\U000e0061"])
+@pytest.mark.parametrize("place", ["# reviewed\n", "description: Signs"])
+def test_what_a_reviewer_cannot_see_is_refused(tmp_path: Path, hidden: str, place: str) -> None:
+    text = f"# a policy\n# reviewed\n{TEXT}".replace(place, place.rstrip() + hidden + place[len(place.rstrip()) :])
+    (problem,) = problems(tmp_path, text)
+    assert f"found the invisible character U+{ord(hidden):04X}" in problem
+    assert problem.startswith("2:" if place.startswith("#") else "15:")

@@ -258,7 +258,13 @@ def test_a_log_that_cannot_be_stored_changes_no_outcome(where: str, error: Excep
 
 def test_a_bad_output_gets_an_error_artifact_and_nothing_is_signed_or_stored() -> None:
     def arrange(world: World, _: FakeRun) -> None:
-        names = ("public/link", "../outside", "public/logs/live_backing.log", "public/provenance.sigstore.json")
+        names = (
+            "public/link",
+            "../x",
+            "public/logs",
+            "public/logs/live_backing.log",
+            "public/provenance.sigstore.json",
+        )
         world.outputs.failures.add("seal", BadArtifact("public/link is a link", names))
 
     _, world, run = carry_out(arrange)
