@@ -31,7 +31,7 @@ def test_a_bare_payload_is_run_and_its_artifacts_are_written(tmp_path: Path) -> 
     assert told.returncode == 0, told.stderr
     assert "hello from task" in told.stdout
     assert "taken releng" in told.stderr
-    assert "completed / completed; 6 artifacts" in told.stderr
+    assert "completed / completed; artifacts: 6" in told.stderr
     assert (tmp_path / "out/public/hello.txt").read_text().startswith("hello from task")
     assert (tmp_path / "out/public/chain-of-trust.json.sig").stat().st_size == 64
 
@@ -50,9 +50,9 @@ def test_a_task_that_the_policy_refuses_ends_with_1_and_says_every_reason() -> N
 @pytest.mark.parametrize(
     ("task", "says"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "no JSON object"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "nested deeper than can be read"),
         ({"scopes": []}, 'no "payload" object'),
         ({"payload": {}, "taskQueueId": "other/pool"}, "the policy is one for releng-hardened/hello"),
         ({"payload": {}, "provisionerId": "other", "workerType": "pool"}, "for the pool other/pool"),
