@@ -1,12 +1,16 @@
 """Attacks of a second reader: what a script, or a local user beside it, tries on the worker and its host."""
 
+import asyncio
+import os
 import subprocess
+from datetime import timedelta
 
 import pytest
 
 from secureworker.core.errors import Stop
 from secureworker.core.outcome import ExitCode
-from tests.sandbox.cage import MIB, Cage, Heard, some_limits
+from tests.sandbox.cage import MIB, Cage, Heard, groups_of, some_limits
+from tests.sandbox.test_life import alive
 
 pytestmark = pytest.mark.sandbox
 
@@ -49,3 +53,18 @@ async def test_another_user_of_the_host_sees_nothing_of_a_run(cage: Cage) -> Non
                 ["/bin/cat", place], user=65534, group=65534, extra_groups=(), capture_output=True, check=False
             )
             assert (done.returncode, done.stdout) == (1, b""), place
+
+
+async def test_cancelled_at_whatever_moment_a_run_leaves_nothing(cage: Cage) -> None:
+    for moment in range(0, 80, 7):
+        mark = f"9{os.getpid()}{moment:03d}"
+        script = f"setsid sleep {mark} & sleep {mark}"
+        running = asyncio.ensure_future(cage.shell(script, grace=timedelta(milliseconds=50)))
+        # Not an event: the moments are those between the worker's own steps, which nobody is told of.
+        await asyncio.wait((running,), timeout=moment / 1000)
+        running.cancel()
+        await asyncio.wait((running,))
+        assert running.cancelled()
+        assert alive(mark) == []
+        assert not [path for path in groups_of(cage.directory) if "/run-" in path]
+        assert list((cage.directory / "tasks").iterdir()) == []
