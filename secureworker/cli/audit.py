@@ -67,10 +67,15 @@ def command() -> None:
 def verify(
     context: click.Context, *, path: str, public_keys: tuple[str, ...], kept: tuple[Any, ...], as_json: bool
 ) -> None:
-    """Verify the log in the directory PATH, or the proof in the file PATH (public/audit.tlog-proof of a task).
+    r"""Verify the log in the directory PATH, or the proof in the file PATH (public/audit.tlog-proof of a task).
 
     Needs no secret. Give --key again for a key that has been replaced. Ends with 0 where everything holds, 1 where
     anything does not, 2 where it cannot be asked.
+
+    \b
+    Examples:
+      secureworker audit verify /var/lib/secureworker/audit --key signing.key.pub
+      secureworker audit verify public/audit.tlog-proof --key signing.key.pub
     """
     from secureworker.audit.inspect import STEP_COUNT, verify_log
 
@@ -124,7 +129,13 @@ def _checkpoint_in(content: bytes) -> bytes:
 @_event
 @_as_json
 def show(*, directory: str, task: str | None, events: tuple[str, ...], as_json: bool) -> None:
-    """Print the records, oldest first. Nothing is verified by it: see `audit verify`."""
+    r"""Print the records, oldest first. Nothing is verified by it: see `audit verify`.
+
+    \b
+    Examples:
+      secureworker audit show /var/lib/secureworker/audit --task fN1SbArXTPSVFNUvaOlinQ
+      secureworker audit show /var/lib/secureworker/audit --event refusal --json
+    """
     for entry in _entries(directory, task, events):
         click.echo(entry.line.decode() if as_json else _sentence(entry))
 
@@ -166,9 +177,13 @@ def tail(*, directory: str, task: str | None, events: tuple[str, ...], as_json: 
 @click.option("--shard", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="The record's shard.")
 @click.option("--output", type=click.File("wb"), default="-", metavar="FILE", help="Where to; standard output.")
 def prove(*, directory: str, index: int, shard: int, output: Any) -> None:
-    """Prove that the record INDEX is in the log, in the form of c2sp.org/tlog-proof; the record goes with it.
+    r"""Prove that the record INDEX is in the log, in the form of c2sp.org/tlog-proof; the record goes with it.
 
     Whoever has the public key verifies it with `audit verify FILE`, or with any verifier of transparency logs.
+
+    \b
+    Example:
+      secureworker audit prove /var/lib/secureworker/audit 1234 --output record.tlog-proof
     """
     from secureworker.audit.inspect import prove as make
     from secureworker.core.checkpoint import write_proof
@@ -185,9 +200,13 @@ def prove(*, directory: str, index: int, shard: int, output: Any) -> None:
 @_task
 @click.option("--key", "public_key", metavar="PUB", help="Public key: its form for witnesses is written too.")
 def export(*, directory: str, task: str | None, public_key: str | None) -> None:
-    """Print one JSON document: the checkpoints, and the records (all, or a task's) each with its proof.
+    r"""Print one JSON document: the checkpoints, and the records (all, or a task's) each with its proof.
 
     It can be verified without the log: each `proof` is a file for `audit verify`.
+
+    \b
+    Example:
+      secureworker audit export /var/lib/secureworker/audit --task fN1SbArXTPSVFNUvaOlinQ > audit.json
     """
     from secureworker.audit.inspect import prove as make
     from secureworker.core.checkpoint import write_proof

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 @click.command(short_help="Say whether this host can sandbox, and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(*, as_json: bool) -> None:
-    """Look at the kernel, control groups, OCI runtime and the rest that the sandbox needs.
+    r"""Look at the kernel, control groups, OCI runtime and the rest that the sandbox needs.
 
     Changes nothing, and works for every user. Exits with 0 if scripts can be sandboxed here, else with 1.
+
+    \b
+    Examples:
+      secureworker doctor
+      secureworker doctor --json
     """
     from secureworker.sandbox import checkup
 

@@ -19,9 +19,13 @@ def command() -> None:
 @click.argument("path", type=click.Path(dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def new(path: str, *, as_json: bool) -> None:
-    """Make an Ed25519 key in PATH (mode 0400), and its public half in PATH.pub. Existing files are left alone.
+    r"""Make an Ed25519 key in PATH (mode 0400), and its public half in PATH.pub. Existing files are left alone.
 
     Run it as the user that the worker runs as: no other may own the key.
+
+    \b
+    Example:
+      secureworker keys new /etc/secureworker/signing.key
     """
     # Here and not above: `--help` of the whole program must not load cryptography.
     from secureworker.signing.keys import create_signing_key
@@ -39,7 +43,12 @@ def new(path: str, *, as_json: bool) -> None:
 @click.argument("path", type=click.Path(exists=True, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(path: str, *, as_json: bool) -> None:
-    """Show the public half of the key in PATH, which is a private key as the worker would take it, or PATH.pub."""
+    r"""Show the public half of the key in PATH, which is a private key as the worker would take it, or PATH.pub.
+
+    \b
+    Example:
+      secureworker keys show /etc/secureworker/signing.key.pub
+    """
     from secureworker.core.errors import KeyUnusable
     from secureworker.signing.keys import load_signing_key, read_public_key
 
@@ -65,9 +74,13 @@ def show(path: str, *, as_json: bool) -> None:
     help="Which worker the pool runs.",
 )
 def trust(keys: tuple[str, ...], worker_pool: str, root_url: str, implementation: str) -> None:
-    """Print a trust file in which the public keys PUB are a pool's active ones, to be kept under review from then on.
+    r"""Print a trust file in which the public keys PUB are a pool's active ones, to be kept under review from then on.
 
     PUB is a public key, or a file that holds it.
+
+    \b
+    Example:
+      secureworker keys trust signing.key.pub --worker-pool releng-hardened/release --root-url https://tc.example.com
     """
     from secureworker.core.ids import WorkerPool
     from secureworker.core.keylists import new_trust_file
@@ -93,9 +106,13 @@ def trust(keys: tuple[str, ...], worker_pool: str, root_url: str, implementation
 @click.option("--worker-pool", metavar="POOL", help="Only this pool's keys.")
 @click.option("--log-origin", "origins", multiple=True, metavar="NAME", help="For trusted-root: name of an audit log.")
 def export(trust_file: str, form: str, worker_pool: str | None, origins: tuple[str, ...]) -> None:
-    """Print the keys of a trust file in the form of another verifier.
+    r"""Print the keys of a trust file in the form of another verifier.
 
     Forms that know no days of validity get active and next keys; the others retired ones too. Revoked keys are in none.
+
+    \b
+    Example:
+      secureworker keys export trust.yml --form scriptworker
     """
     from secureworker.core import keylists
     from secureworker.core.errors import SettingsError

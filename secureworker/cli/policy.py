@@ -19,9 +19,13 @@ def command() -> None:
 @click.option("--key", required=True, metavar="URI", help="The reviewers' signing key: file:/path.")
 @click.pass_context
 def sign(context: click.Context, *, path: str, key: str) -> None:
-    """Sign POLICY and every schema it refers to; the signature is written to POLICY.sig.
+    r"""Sign POLICY and every schema it refers to; the signature is written to POLICY.sig.
 
     Scripts are covered by their pins. Workers that are started with `--policy-key` take signed policies only.
+
+    \b
+    Example:
+      secureworker policy sign release.yml --key file:/home/reviewer/policy.key
     """
     # Here and not above: `--help` of the whole program must not load cryptography.
     from secureworker.core.errors import KeyUnusable, PolicyError
@@ -47,7 +51,14 @@ def sign(context: click.Context, *, path: str, key: str) -> None:
 @click.option("--key", required=True, metavar="FILE", help="The reviewers' public key.")
 @click.pass_context
 def verify(context: click.Context, *, path: str, key: str) -> None:
-    """Check that POLICY, and the schemas it refers to, are what the reviewers signed."""
+    r"""Check that POLICY, and the schemas it refers to, are what the reviewers signed.
+
+    Ends with 0 where they are, else with 2, as a worker with `--policy-key` would.
+
+    \b
+    Example:
+      secureworker policy verify release.yml --key policy.key.pub
+    """
     from secureworker.core.errors import PolicyError
     from secureworker.policyfile import load
     from secureworker.policyfile.manifest import manifest, read_signature
@@ -78,6 +89,10 @@ def diff(context: click.Context, *, old: str, new: str, as_json: bool) -> None:
       0  nothing is looser
       1  something is looser, or different
       2  a policy is not valid
+
+    \b
+    Example:
+      secureworker policy diff release.yml new.yml
     """
     from secureworker.core.errors import PolicyError
     from secureworker.policyfile import load
@@ -156,9 +171,13 @@ def test(context: click.Context, *, path: str, cases: str, as_json: bool) -> Non
 @click.argument("path", metavar="SCRIPTWORKER_YAML", type=click.Path(exists=True, dir_okay=False))
 @click.pass_context
 def from_scriptworker(context: click.Context, *, path: str) -> None:
-    """Print a commented draft of a policy that does what a scriptworker with this configuration did.
+    r"""Print a commented draft of a policy that does what a scriptworker with this configuration did.
 
     It is not valid as it stands: every <TODO> in it is a decision that the configuration does not hold.
+
+    \b
+    Example:
+      secureworker policy from-scriptworker scriptworker.yaml > signing.yml
     """
     from secureworker.core.errors import PolicyError
     from secureworker.policyfile.migrate import draft_from_scriptworker

@@ -209,6 +209,19 @@ def _run(options: Mapping[str, Any]) -> int:
         return EXIT_FAULT
 
 
+def _check_key(key: str | None, signer: str | None) -> None:
+    from secureworker.core.errors import KeyUnusable
+    from secureworker.signing.keyuris import scheme_of
+
+    if (key is None) == (signer is None):
+        raise click.UsageError("Missing option '--key', or '--signer' with one that has the key; not both.")
+    if key is not None:
+        try:
+            scheme_of(key)
+        except KeyUnusable as error:
+            raise click.UsageError(f"Invalid value for '--key': {error}") from error
+
+
 def _serve(options: Mapping[str, Any], own: "Own") -> int:
     import asyncio
     import functools
@@ -221,8 +234,7 @@ def _serve(options: Mapping[str, Any], own: "Own") -> int:
     from secureworker.core.ids import WorkerIdentity
     from secureworker.host.signals import Signals
 
-    if (options["key"] is None) == (options["signer"] is None):
-        raise click.UsageError("Missing option '--key', or '--signer' with one that has the key; not both.")
+    _check_key(options["key"], options["signer"])
 
     def load() -> "Policy":
         return load_policy(options["policy"], options["root_url"], options["policy_key"])

@@ -53,7 +53,12 @@ def of_provenance(*, parameters: bool) -> None:
 @click.argument("script")
 @click.option("--policy", "path", required=True, envvar="SECUREWORKER_POLICY", metavar="FILE", help="The policy.")
 def of_payload(script: str, path: str) -> None:
-    """Print the schema of the payloads that SCRIPT of a policy takes."""
+    r"""Print the schema of the payloads that SCRIPT of a policy takes.
+
+    \b
+    Example:
+      secureworker schema payload sign --policy release.yml > sign.schema.json
+    """
     # Here and not above: `--help` of the whole program must not load YAML and schemas.
     from secureworker.core.errors import PolicyError
     from secureworker.host.documents import nearest

@@ -29,10 +29,14 @@ def command(
     log_format: str,
     verbose: bool,
 ) -> None:
-    """Hold the signing key, sign what one worker may say, and keep the audit log.
+    r"""Hold the signing key, sign what one worker may say, and keep the audit log.
 
     A worker starts a signer of its own where it is given none. As a unit of its own it listens on a UNIX socket, for
     `secureworker run --signer unix:/path`; give it a user of its own. It ends with SIGTERM.
+
+    \b
+    Example:
+      secureworker signer --config /etc/secureworker/signer.yml
     """
     import logging
 

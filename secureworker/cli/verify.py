@@ -46,7 +46,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Check what a run published: both its statements, and every artifact against them.
+    r"""Check what a run published: both its statements, and every artifact against them.
 
     DIRECTORY holds the artifacts under their names at the Queue. BUNDLE is a public/provenance.sigstore.json by
     itself, and FILES are what must be among its subjects. A TASK_ID is fetched, without credentials, and held against
@@ -54,6 +54,13 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
 
     Ends with 0 where everything is as it was signed, 1 where anything is not, 2 where it cannot be asked. Trust a key,
     or a trust file, only from a source of its own.
+
+    \b
+    Examples:
+      secureworker verify fN1SbArXTPSVFNUvaOlinQ --trust trust.yml
+      secureworker verify fN1SbArXTPSVFNUvaOlinQ --key signing.key.pub --root-url https://tc.example.com
+      secureworker verify release/ --trust trust.yml --worker-pool releng-hardened/release
+      secureworker verify public/provenance.sigstore.json app.apk --trust trust.yml
     """
     # Here and not above: `--help` of the whole program must not load cryptography.
     from secureworker.core.errors import HostError, ServiceError
@@ -115,8 +122,13 @@ async def _verify_task(
     with tempfile.TemporaryDirectory(prefix="secureworker-verify-") as temporary:
         directory = output or temporary
         if output is not None:
-            await asyncio.to_thread(Path(output).mkdir, parents=True)
+            try:
+                await asyncio.to_thread(Path(output).mkdir, parents=True)
+            except FileExistsError:
+                raise click.UsageError(f"{output} is there already; name a new directory") from None
         fetched = await _fetch(root_url, task_id, expected.run_id, directory)
+        if fetched.state != "completed":
+            click.echo(f"the Queue says: run {fetched.run_id} is {fetched.state}; only completed runs verify", err=True)
         for line in fetched.missing:
             click.echo(f"not fetched: {line}", err=True)
         about = replace(

@@ -85,6 +85,8 @@ def _kind(schema: Mapping[str, Any], value: dict[str, Any]) -> str:
     items = value.get("items")
     if isinstance(items, dict):
         return f"{spelled}: each {_kind(schema, _resolve(schema, items))}"
+    if "minimum" in value and "maximum" in value:
+        return f"{spelled} from {value['minimum']} to {value['maximum']}"
     return spelled
 
 

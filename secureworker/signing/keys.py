@@ -270,6 +270,9 @@ def read_public_key(key: str) -> PublicKey:
         return parse_public_key(key)
     except ValueError:
         pass
+    if not key.endswith(".pub") and Path(f"{key}.pub").is_file():
+        # A private key is 32 bytes of base64 as well: nothing would ever verify, and nobody would know why.
+        raise ValueError(f"{key} has a public half, {key}.pub, and so is a private key; give the public one")
     try:
         with Path(key).open(encoding="utf-8") as file:
             return parse_public_key(file.read(_MAX_FILE_BYTES))

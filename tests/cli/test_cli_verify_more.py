@@ -87,6 +87,22 @@ async def test_a_run_that_failed_is_not_verified(world: World, key: SigningKey, 
     assert "the Queue says that the run is failed, and not completed" in result.output
 
 
+async def test_a_directory_that_is_there_is_not_fetched_into(
+    world: World, key: SigningKey, trust: Path, tmp_path: Path
+) -> None:
+    task_id = await publish(world, key, CONTENTS)
+    result = await verify(task_id, "--trust", trust, "--output", tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path} is there already; name a new directory" in result.output
+
+
+async def test_a_private_key_is_not_taken_for_a_public_one(tmp_path: Path, key: SigningKey) -> None:
+    result = await verify(tmp_path, "--key", tmp_path / "signing")
+    assert result.exit_code == 2
+    assert "and so is a private key; give the public one" in result.output
+    assert key.public.fingerprint not in result.output
+
+
 async def test_what_cannot_be_fetched_is_named(world: World, key: SigningKey, trust: Path) -> None:
     task_id = await publish(world, key, {**CONTENTS, "private/c": b"c"})
 

@@ -324,7 +324,7 @@ def test_cases_of_a_policy_are_tried(tmp_path: Path) -> None:
     [
         ("admit: sign", "admit: push", 'found:  admitted as sign, with the arguments ["--fast"]'),
         ("[--fast]", "[--slow]", 'wanted: admitted as sign, with the arguments ["--slow"]'),
-        ("refuse: [scripts]", "admit: sign", "found:  refused\n                 scripts: none of the task's scopes (0)"),
+        ("refuse: [scripts]", "admit: sign", "found:  refused\n                 scripts: none of the task's scopes"),
         ("refuse: [scripts]", "refuse: [tasks.scheduler-ids]", "wanted: refused by tasks.scheduler-ids"),
         ("admit: sign\n    argv: [--fast]", "refuse: [scripts]", "wanted: refused by scripts"),
     ],

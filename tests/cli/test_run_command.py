@@ -184,6 +184,8 @@ def test_the_log_can_be_read_by_machines(place: Place) -> None:
         ("--storage-type", "tape"),
         ("--log-format", "xml"),
         ("--access-token", "x"),
+        ("--key", "/etc/signing.key"),
+        ("--key", "files:/etc/signing.key"),
     ],
 )
 def test_wrong_values_of_options_are_refused(place: Place, wrong: tuple[str, str]) -> None:
