@@ -119,13 +119,14 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
     """
     lease = Lease(tools.clock, run.taken_until)
     progress = Progress()
+    # Said before there is a log: a run that goes back does so also where its log cannot be opened.
     outcome: Outcome | None = None
+    if unwanted:
+        outcome = Stopped(StopReason.SHUTDOWN, f"not begun: {unwanted}", started=False)
     logger.info("%s: claimed: %s", run.claim, run.claim.task.name)
     try:
         async with tools.logs.open(run) as log:
-            if unwanted:
-                outcome = Stopped(StopReason.SHUTDOWN, f"not begun: {unwanted}", started=False)
-            else:
+            if outcome is None:
                 outcome = await _attempt(run, tools, shutdown, lease, progress, log)
             progress.phase = Phase.CONCLUDING
             explain(outcome, log)
