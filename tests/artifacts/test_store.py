@@ -171,7 +171,8 @@ async def test_a_server_that_stalls_is_left_and_tried_again(
     await quick_to_stall(session, clock).put(run, (sealed("a", bytes(size)),))
 
     assert len(storage.stored["a"]) == size
-    assert len(run.created) == 2
+    # More than once more where this machine itself stalls for as long.
+    assert len(run.created) >= 2
 
 
 async def test_a_slow_server_is_waited_for_as_long_as_something_moves(

@@ -172,6 +172,13 @@ def groups_of(directory: Path) -> list[str]:
     return sorted(path for path, _, _ in os.walk("/sys/fs/cgroup") if name in path)
 
 
+def own_mounts(directory: Path) -> list[str]:
+    """Give the mounts of the worker with this state directory: other tests mount and unmount meanwhile."""
+    names = (str(directory), instance_name(str(directory)))
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return sorted(line for line in lines if any(name in line for name in names))
+
+
 @asynccontextmanager
 async def a_cage(directory: Path, runtime: str, **settings: Any) -> AsyncIterator[Cage]:
     chosen = SandboxSettings(state_dir=str(directory), runtime=runtime_for(runtime, directory), **settings)

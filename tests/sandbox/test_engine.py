@@ -11,7 +11,7 @@ import pytest
 
 from secureworker.core.errors import SandboxError
 from secureworker.sandbox.engine import SandboxSettings, instance_name, open_sandbox
-from tests.sandbox.cage import Cage, a_cage, groups_of, runtime_for
+from tests.sandbox.cage import Cage, a_cage, groups_of, own_mounts, runtime_for
 from tests.sandbox.test_life import alive, until
 
 pytestmark = pytest.mark.sandbox
@@ -116,7 +116,7 @@ async def test_many_runs_leave_descriptors_threads_and_mounts_as_they_were(cage:
         children = [task.read_text() for task in Path("/proc/self/task").glob("*/children")]
         return (
             len(os.listdir("/proc/self/fd")),
-            len(Path("/proc/self/mountinfo").read_text().splitlines()),
+            own_mounts(cage.directory),
             "".join(children).split(),
         )
 
