@@ -26,7 +26,7 @@ from secureworker.worker.obtain import judge, obtain
 from secureworker.worker.progress import Phase, Progress
 from secureworker.worker.publish import Ran, publish, salvage, script_sha256
 from secureworker.worker.shutdown import Shutdown
-from secureworker.worker.supervise import supervise
+from secureworker.worker.supervise import being_ended, supervise
 from secureworker.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ async def _work(
                 )
                 execution = replace(execution, traffic=doors.traffic())
         except Stop as stop:
-            if stop.reason in (StopReason.TIME_LIMIT, StopReason.DISK_LIMIT) and plan.outputs.on_failure:
+            at_limit = stop.reason in (StopReason.TIME_LIMIT, StopReason.DISK_LIMIT)
+            # A script that reached its limit while it was being stopped already may be of a run that is lost.
+            if at_limit and plan.outputs.on_failure and not being_ended():
                 await salvage(run, tools, plan, workspace)
             raise
         exited = Exited(execution, plan.exit_codes)
@@ -225,20 +227,24 @@ async def _report_until(run: ClaimedRun, resolution: Resolution, clock: Clock, l
         try:
             return await run.report(resolution)
         except ServiceError as error:
-            if lease.remaining() < 0:
-                raise
             logger.warning("%s: not resolved yet, trying again: %s", run.claim, error)
-        await clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            await clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            # Looked at after the pause: it may have been renewed meanwhile, or have ended.
+            if lease.remaining() <= 0:
+                raise
         attempt += 1
 
 
 async def _renew_quietly(run: ClaimedRun, lease: Lease, clock: Clock) -> NoReturn:
-    """Keep the claim while the report is retried. A claim found lost ends nothing: the report itself may be why."""
+    """Keep the claim while the report is retried. A claim found lost ends nothing: the report itself may be why.
+
+    Nor does a renewal that goes wrong in any other way: only the report is worth waiting for now.
+    """
     while True:
         try:
             await keep_claim(run, lease, clock)
-        except Stop as stop:
-            logger.debug("%s: %s", run.claim, stop.detail)
+        except SecureworkerError as error:
+            logger.debug("%s: %s", run.claim, error)
         await clock.sleep(RETRY_SECONDS[-1])
 
 

@@ -55,6 +55,16 @@ async def supervise(work: Coroutine[Any, Any, T], *guards: Coroutine[Any, Any, N
     return finished[0]
 
 
+def being_ended() -> bool:
+    """Say whether a supervisor further out has told this work to end.
+
+    To be asked where a `Stop` of a nested `supervise` is not simply let through: a TaskGroup that has an error of its
+    own to raise swallows the cancellation that came from outside.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """Choose the one error that explains a group of them."""
     flat = _flatten(failures)
