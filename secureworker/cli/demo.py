@@ -30,6 +30,7 @@ def command(context: click.Context, *, output: Path | None) -> None:
     # Here and not above: `--help` of the whole program must not load rich, aiohttp and cryptography.
     import asyncio
     import shutil
+    import sys
     import tempfile
 
     from rich.console import Console
@@ -57,6 +58,9 @@ def command(context: click.Context, *, output: Path | None) -> None:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     account.line(f"The signed artifacts are in {output}. To verify them once more, by themselves:")
-    account.line(f"  secureworker verify {output}/build-tarball --key {output}/{PUBLIC_KEY}")
+    # scripts/demo installs into a directory that is not on the PATH.
+    beside = Path(sys.executable).with_name("secureworker")
+    program = "secureworker" if shutil.which("secureworker") or not beside.exists() else str(beside)
+    account.line(f"  {program} verify {output}/build-tarball --key {output}/{PUBLIC_KEY}")
     account.verdict("every task ended as it should" if good else "not every task ended as it should", good=good)
     context.exit(0 if good else 1)
