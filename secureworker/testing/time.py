@@ -1,6 +1,7 @@
 """Virtual time: it moves only when everybody sleeps."""
 
 import asyncio
+import itertools
 import selectors
 from collections import defaultdict, deque
 from collections.abc import Coroutine
@@ -28,12 +29,32 @@ class _IdleSelector(selectors.DefaultSelector):
         return ready
 
 
+class _NumberedTask(asyncio.Task[Any]):
+    """A task that is hashed by its number: a TaskGroup cancels its set of tasks in the same order every time."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], number: int, **more: Any) -> None:
+        # Before the task is made: asyncio keeps every new one in a set.
+        self._number = number
+        super().__init__(coro, **more)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock moves only when every task sleeps. Not for real I/O or threads with timeouts."""
+    """An event loop whose clock moves only when every task sleeps. Not for real I/O or threads with timeouts.
+
+    The same program runs in the same order every time, for it depends on no address in memory either.
+    """
 
     def __init__(self) -> None:
         self._idle = _IdleSelector()
         super().__init__(self._idle)
+        self._numbers = itertools.count(1)
+        self.set_task_factory(self._numbered)
+
+    def _numbered(self, loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> _NumberedTask:
+        return _NumberedTask(coro, next(self._numbers), loop=loop, **more)
 
     def time(self) -> float:
         """Give the seconds that were slept."""
@@ -65,7 +86,8 @@ class FakeClock:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep virtually."""
-        await asyncio.sleep(max(seconds, 0))
+        # At least so long that the loop's float moves: who sleeps until a moment, and then looks again, must arrive.
+        await asyncio.sleep(max(seconds, 1e-6) if seconds > 0 else 0)
 
 
 class Failures:
