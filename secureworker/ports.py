@@ -16,9 +16,11 @@ from secureworker.core.claim import Claim, Credentials
 from secureworker.core.doors import Door, Traffic
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.inputs import Input, Received
+from secureworker.core.origin import TraceRule
 from secureworker.core.outcome import Execution, Resolution
 from secureworker.core.plan import OutputRules, Plan
 from secureworker.core.secrets import SecretBytes
+from secureworker.core.trace import Ancestry
 from secureworker.core.uploads import ArtifactRequest, UploadTarget
 
 
@@ -147,6 +149,17 @@ class Inputs(Protocol):
         Raises:
             BadPayload: the run's task may not read one of them.
             ServiceError: something cannot be asked now.
+        """
+
+    async def trace(self, run: "ClaimedRun", tasks: tuple[TaskId, ...], rule: TraceRule) -> Ancestry:
+        """Fetch the facts about tasks and all that they come from, up to decision tasks. Nothing of them is judged.
+
+        No more is fetched than the bounds of `core.trace` allow: where that is not all, `core.trace.follow` says so.
+
+        Raises:
+            BadPayload: the run's task may not read one of them, or they are too large.
+            ServiceError: something cannot be asked now, or it takes too long.
+            HostError: a mirror cannot be read.
         """
 
     async def fetch(

@@ -4,6 +4,7 @@ What is fetched lies in a private place, until its digest is the one that was si
 script's directory.
 """
 
+import asyncio
 import functools
 import hashlib
 import logging
@@ -19,14 +20,17 @@ import aiohttp
 
 from secureworker.artifacts.abreast import each
 from secureworker.artifacts.download import Allowance, NotDownloaded, TooLarge, download
+from secureworker.artifacts.mirror import read_tree
 from secureworker.core.chain import MAX_STATEMENT_BYTES, Statements, Upstream
 from secureworker.core.errors import BadPayload, HostError, ServiceError
 from secureworker.core.evidence import SIGNATURE_BYTES
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.inputs import Input, NotThere, Received, Source
+from secureworker.core.origin import TraceRule
 from secureworker.core.plan import INPUT_DIR, TASK_DIR
 from secureworker.core.provenance import PROVENANCE
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
+from secureworker.core.trace import TASK_GRAPH, Ancestry, DecisionFacts, follow, is_decision
 from secureworker.host import files
 from secureworker.host.threads import in_thread
 from secureworker.ports import ClaimedRun, Clock, Workspace
@@ -34,6 +38,8 @@ from secureworker.ports import ClaimedRun, Clock, Workspace
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_SECONDS: Final = 30.0
+_GRAPH_BYTES: Final = 64 * 1024 * 1024
+"""Of a task graph: 20,000 tasks of 3 KiB."""
 _STATEMENTS: Final = (
     (CHAIN_OF_TRUST, MAX_STATEMENT_BYTES),
     (CHAIN_OF_TRUST_SIGNATURE, SIGNATURE_BYTES),
@@ -64,6 +70,8 @@ class InputSettings:
     stall_seconds: float = 60.0
     statements_bytes: int = 256 * 1024 * 1024
     """Of all tasks of a run together: they are in memory until they are judged."""
+    trace_seconds: float = 600.0
+    """For following inputs to the tree."""
 
 
 class _Absent(Exception):
@@ -85,8 +93,41 @@ class HttpInputs:
 
     async def gather(self, run: ClaimedRun, tasks: tuple[TaskId, ...]) -> tuple[Upstream, ...]:
         """Fetch the facts about tasks; several at a time, in the order of `tasks`."""
-        found: dict[TaskId, Upstream] = {}
+        return await self._gather(run, tasks, Allowance(self._settings.statements_bytes))
+
+    async def trace(self, run: ClaimedRun, tasks: tuple[TaskId, ...], rule: TraceRule) -> Ancestry:
+        """Fetch the facts about tasks and all that they come from; see `ports.Inputs`."""
         total = Allowance(self._settings.statements_bytes)
+        known: dict[TaskId, Upstream] = {}
+        try:
+            async with asyncio.timeout(self._settings.trace_seconds):
+                while unknown := follow(tasks, known, rule).unknown:
+                    known |= {each.task_id: each for each in await self._gather(run, unknown, total)}
+                decisions = [
+                    await self._decision(run, upstream, rule, total)
+                    for upstream in known.values()
+                    if is_decision(upstream, rule)
+                ]
+        except TimeoutError as error:
+            seconds = self._settings.trace_seconds
+            raise ServiceError(f"the inputs could not be followed to the tree within {seconds:.0f} s") from error
+        return Ancestry(tuple(known.values()), tuple(decisions))
+
+    async def _decision(self, run: ClaimedRun, upstream: Upstream, rule: TraceRule, total: Allowance) -> DecisionFacts:
+        content = bytearray()
+        if upstream.last is None:
+            return DecisionFacts(upstream.task_id, missing=f"{TASK_GRAPH}: there is no run")
+        what = Input(upstream.task_id, upstream.last.run_id, TASK_GRAPH, _NO_DIGEST)
+        try:
+            await self._into_memory(run, what, content, _GRAPH_BYTES, total)
+        except (_Absent, NotDownloaded) as error:
+            return DecisionFacts(upstream.task_id, missing=f"{TASK_GRAPH}: {error}")
+        definition = upstream.definition or {}
+        read = functools.partial(read_tree, upstream.task_id, definition, rule, self._settings.root_url)
+        return DecisionFacts(upstream.task_id, bytes(content), tree=await asyncio.to_thread(read))
+
+    async def _gather(self, run: ClaimedRun, tasks: tuple[TaskId, ...], total: Allowance) -> tuple[Upstream, ...]:
+        found: dict[TaskId, Upstream] = {}
 
         async def look(task_id: TaskId) -> None:
             found[task_id] = await self._look(run, task_id, total)

@@ -85,7 +85,7 @@ class Report:
     @property
     def verified(self) -> bool:
         """Whether every step was taken, and passed."""
-        return len(self.steps) == len(_STEPS) and all(step.passed for step in self.steps)
+        return len(self.steps) == len(STEPS) and all(step.passed for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,8 @@ class Judgement:
     """Optional inputs that there are not, a sentence each."""
     reasons: tuple[Reason, ...]
     """Any: the task is refused."""
+    traced: tuple[Json, ...] = ()
+    """How they were followed to the tree, for the report."""
 
 
 @dataclass
@@ -131,7 +133,7 @@ class UpstreamSteps(StatementSteps):
     def check_features(self) -> str:
         """The task used none of the features that the rule forbids."""
         payload = self._task().payload
-        used = [feature for feature in self.plan.forbid_features if _uses(payload, feature)]
+        used = [feature for feature in self.plan.forbid_features if uses(payload, feature)]
         if used:
             raise NotVerified(f"it used {', '.join(used)}, which the script's inputs must not have")
         return "it used nothing that is forbidden"
@@ -154,7 +156,7 @@ class UpstreamSteps(StatementSteps):
             raise NotVerified(f"its definition cannot be read: {error}") from error
 
 
-_STEPS: Final[Steps[UpstreamSteps]] = (
+STEPS: Final[Steps[UpstreamSteps]] = (
     ("task", UpstreamSteps.check_task),
     ("run", UpstreamSteps.check_run),
     ("pool", UpstreamSteps.check_pool),
@@ -235,7 +237,7 @@ def judge_inputs(
     return Judgement(chosen, reports, tuple(dict.fromkeys(absent)), tuple(dict.fromkeys(reasons)))
 
 
-def write_report(judgement: Judgement, received: Received) -> bytes:
+def write_report(judgement: Judgement, received: Received, traced: list[Json] | None = None) -> bytes:
     """Write what was verified, and how, as JSON for whoever wants more than the digests in the provenance.
 
     It proves nothing by itself, and is not signed: each step names what it compared, so that anybody can do it again.
@@ -259,20 +261,23 @@ def write_report(judgement: Judgement, received: Received) -> bytes:
         }
         for report in judgement.reports
     ]
-    return json.dumps({"version": 1, "inputs": tasks, "absent": list(judgement.absent)}, indent=2).encode("ascii")
+    report: dict[str, Json] = {"version": 1, "inputs": tasks, "absent": list(judgement.absent)}
+    if traced:
+        report["trace"] = traced
+    return json.dumps(report, indent=2).encode("ascii")
 
 
 def _verify(
     upstream: Upstream, plan: InputPlan, trust: Trust, now: datetime, checks: Checks
 ) -> tuple[UpstreamSteps, Report]:
     """Take the steps for one task. What is expected of its statements is what the Queue says."""
-    steps = UpstreamSteps(trust, _expected(upstream, trust), now, checks, upstream=upstream, plan=plan)
-    taken = tuple(take(steps, _STEPS))
+    steps = UpstreamSteps(trust, expected(upstream, trust), now, checks, upstream=upstream, plan=plan)
+    taken = tuple(take(steps, STEPS))
     run_id = upstream.last.run_id if upstream.last else None
     return steps, Report(upstream.task_id, run_id, taken, fingerprint(steps.signer) if steps.signer else "")
 
 
-def _expected(upstream: Upstream, trust: Trust) -> Expected:
+def expected(upstream: Upstream, trust: Trust) -> Expected:
     """Give what the statements must be about; a fact that is missing fails a step before this is looked at."""
     last = upstream.last
     if last is None or upstream.definition is None:
@@ -325,7 +330,7 @@ def _clashes(inputs: tuple[Input, ...]) -> Iterator[str]:
                 yield f"{show(each.name)} and {show('/'.join(parts[:count]))} cannot both be files"
 
 
-def _uses(payload: Mapping[str, Json], feature: str) -> bool:
+def uses(payload: Mapping[str, Json], feature: str) -> bool:
     """Whether a task asked for a feature, where docker-worker or generic-worker look for it.
 
     Both have `payload.features`, an object of booleans; generic-worker's `rdpInfo` is a key of the payload itself. What

@@ -172,7 +172,9 @@ def _inputs(rule: ScriptRule, wanted: tuple[Wanted, ...]) -> InputPlan:
     upstream = rule.upstream
     if upstream is None:
         return InputPlan()
-    return InputPlan(wanted, upstream.required, upstream.worker_pools, upstream.max_size, upstream.forbid_features)
+    return InputPlan(
+        wanted, upstream.required, upstream.worker_pools, upstream.max_size, upstream.forbid_features, upstream.trace
+    )
 
 
 def _seconds(span: timedelta) -> str:

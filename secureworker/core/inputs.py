@@ -9,6 +9,7 @@ from typing import Final
 
 from secureworker.core.claim import Json
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
+from secureworker.core.origin import TraceRule
 from secureworker.core.schemas import show
 
 MAX_TASKS: Final = 200
@@ -44,6 +45,8 @@ class InputPlan:
     max_size: int = 0
     """Bytes of all of them together, decoded."""
     forbid_features: tuple[str, ...] = ()
+    trace: TraceRule | None = None
+    """How they are followed to the tree; None: they are not."""
 
     def tasks(self) -> tuple[TaskId, ...]:
         """Give each task once."""

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from secureworker.core.doors import Destination
 from secureworker.core.ids import ScriptName, Sha256, WorkerPool
+from secureworker.core.origin import TraceRule
 from secureworker.core.outcome import ExitCodes
 from secureworker.core.paths import Route
 from secureworker.core.plan import Limits, Mount, OutputRules, PinnedFile
@@ -125,6 +126,8 @@ class UpstreamRule:
     max_size: int
     forbid_features: tuple[str, ...]
     """Payload features that a task may not have used whose outputs are inputs here."""
+    trace: TraceRule | None = None
+    """How inputs are followed to the tree; None: they are not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from secureworker.core.claim import Json
+from secureworker.core.origin import TraceRule
 from secureworker.core.policy import Policy, ScriptRule, TaskConstraints, UpstreamRule
 from secureworker.core.scopes import satisfies
 from secureworker.policyfile import summary
@@ -183,7 +184,29 @@ def _of_upstream(at: str, old: UpstreamRule | None, new: UpstreamRule | None) ->
     yield from _amount(
         f"{key}.max-size", old.max_size, new.max_size, (spell_size(old.max_size), spell_size(new.max_size))
     )
+    yield from _of_trace(f"{key}.trace", old.trace, new.trace)
     yield from _amount(f"{key}.required", -old.required, -new.required, (str(old.required), str(new.required)))
+
+
+def _of_trace(key: str, old: TraceRule | None, new: TraceRule | None) -> Iterator[Change]:
+    if old is None or new is None:
+        if old != new:
+            effect, what = (Effect.TIGHTER, "now") if old is None else (Effect.LOOSER, "no more")
+            yield Change(effect, key, f"inputs are followed to the tree {what}")
+        return
+    yield from _members(f"{key}.decision-pools", old.decision_pools, new.decision_pools)
+    yield from _members(
+        f"{key}.repositories",
+        *(
+            [
+                f"{each.url}, {branch}, as {each.mirror} has it, by {each.prefix}"
+                for each in rule.repositories
+                for branch in each.branches
+            ]
+            for rule in (old, new)
+        ),
+    )
+    yield from _amount(f"{key}.max-depth", old.max_depth, new.max_depth, (str(old.max_depth), str(new.max_depth)))
 
 
 def _of_limits(at: str, old: ScriptRule, new: ScriptRule) -> Iterator[Change]:

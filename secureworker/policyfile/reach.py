@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from secureworker.core.addresses import BadHost, parse_host_port
 from secureworker.core.doors import NEVER_GRANTED, Destination
+from secureworker.core.origin import TracedRepository, TraceRule
 from secureworker.core.paths import BadTarget, Route, canonical, is_workers_own
 from secureworker.core.plan import TASK_DIR, Mount
 from secureworker.core.policy import (
@@ -143,15 +144,48 @@ def read_upstream(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> Ups
     """Read which inputs a script may have."""
     if not draft.has(at):
         return None
-    patterns: list[str] = draft.get((*at, "worker-pools"), [])
-    for index, pattern in enumerate(patterns):
-        if not any(pattern_covers(pattern, str(pool.worker_pool)) for pool in trust):
-            draft.complain(
-                (*at, "worker-pools", index), f"trust.worker-pools has no pool {pattern!r}; add it with its keys"
-            )
+    patterns = _trusted(draft, (*at, "worker-pools"), trust)
     return UpstreamRule(
         required=draft.get((*at, "required"), default=False),
-        worker_pools=tuple(patterns),
+        worker_pools=patterns,
         max_size=parse_size(draft.get((*at, "max-size"), "8GiB")),
         forbid_features=tuple(draft.get((*at, "forbid-features"), [])),
+        trace=_read_trace(draft, (*at, "trace"), trust),
     )
+
+
+def _trusted(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> tuple[str, ...]:
+    """Read patterns of pools, each of which must mean one whose keys are known."""
+    patterns: list[str] = draft.get(at, [])
+    for index, pattern in enumerate(patterns):
+        if not any(pattern_covers(pattern, str(pool.worker_pool)) for pool in trust):
+            draft.complain((*at, index), f"trust.worker-pools has no pool {pattern!r}; add it with its keys")
+    return tuple(patterns)
+
+
+def _read_trace(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> TraceRule | None:
+    """Read how inputs are followed to the tree."""
+    if not draft.has(at):
+        return None
+    repositories: list[TracedRepository] = []
+    for index, written in enumerate(draft.get((*at, "repositories"), [])):
+        here = (*at, "repositories", index)
+        repository = TracedRepository(
+            written["scheme"],
+            written["host"],
+            written.get("owner", ""),
+            written["repository"],
+            written["mirror"],
+            tuple(written["branches"]),
+            written["environment-prefix"],
+        )
+        if os.path.normpath(repository.mirror) != repository.mirror:
+            expected = os.path.normpath(repository.mirror)
+            draft.complain((*here, "mirror"), f"found {repository.mirror!r}; expected {expected!r}")
+        elif draft.places.host and not os.path.isfile(f"{repository.mirror}/HEAD"):
+            draft.complain((*here, "mirror"), f"{repository.mirror} is no bare git repository; make it")
+        if any(each.url == repository.url for each in repositories):
+            draft.complain(here, f"{repository.url} is there twice; keep one")
+        repositories.append(repository)
+    pools = _trusted(draft, (*at, "decision-pools"), trust)
+    return TraceRule(pools, tuple(repositories), draft.get((*at, "max-depth"), 5))

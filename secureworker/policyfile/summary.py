@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from secureworker.core.claim import Json
+from secureworker.core.origin import TraceRule
 from secureworker.core.plan import Limits, Mount, OutputRules, Plan
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule, TaskConstraints, When
 from secureworker.policyfile.quantities import spell_duration, spell_size
@@ -58,6 +59,25 @@ def of_constraints(tasks: TaskConstraints) -> dict[str, Json]:
     }
 
 
+def of_trace(rule: TraceRule | None) -> Json:
+    """Give how inputs are followed to the tree."""
+    if rule is None:
+        return None
+    return {
+        "decision-pools": list(rule.decision_pools),
+        "repositories": [
+            {
+                "url": each.url,
+                "mirror": each.mirror,
+                "branches": list(each.branches),
+                "environment-prefix": each.prefix,
+            }
+            for each in rule.repositories
+        ],
+        "max-depth": rule.max_depth,
+    }
+
+
 def of_script(rule: ScriptRule) -> dict[str, Json]:
     """Give one script's rule."""
     upstream = rule.upstream
@@ -85,6 +105,7 @@ def of_script(rule: ScriptRule) -> dict[str, Json]:
             "worker-pools": list(upstream.worker_pools),
             "max-size": spell_size(upstream.max_size),
             "forbid-features": list(upstream.forbid_features),
+            "trace": of_trace(upstream.trace),
         },
         "artifacts": of_outputs(rule.outputs),
         "exit-codes": {str(code): resolution.value for code, resolution in rule.exit_codes.overrides},

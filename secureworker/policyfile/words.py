@@ -147,6 +147,12 @@ def _gets(rule: ScriptRule) -> Iterator[str]:
         yield f"inputs: it {must} artifacts of {pools}, up to {spell_size(rule.upstream.max_size)}"
         if rule.upstream.forbid_features:
             yield f"no inputs of tasks that used {', '.join(rule.upstream.forbid_features)}"
+        if rule.upstream.trace is not None:
+            trace = rule.upstream.trace
+            yield f"only inputs that come, over at most {trace.max_depth} steps, from decision tasks"
+            yield f"that ran in {_either(trace.decision_pools)}, and are what .taskcluster.yml makes in"
+            for each in trace.repositories:
+                yield f"{each.url}, on {_either(each.branches)} as {each.mirror} has it"
 
 
 def _reaches(rule: ScriptRule) -> Iterator[str]:

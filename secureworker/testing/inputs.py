@@ -8,7 +8,9 @@ from secureworker.core.chain import Upstream
 from secureworker.core.errors import BadPayload
 from secureworker.core.ids import TaskId
 from secureworker.core.inputs import Input, Received
+from secureworker.core.origin import TraceRule
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.trace import Ancestry
 from secureworker.core.verification import Checks
 from secureworker.ports import Workspace
 from secureworker.testing.time import Failures, FakeClock
@@ -25,12 +27,19 @@ class FakeInputs:
     seconds: float = 0.1
     failures: Failures = field(default_factory=Failures)
     fetched: list[Input] = field(default_factory=list)
+    ancestry: Ancestry = field(default_factory=Ancestry)
 
     async def gather(self, run: Any, tasks: tuple[TaskId, ...]) -> tuple[Upstream, ...]:  # noqa: ARG002 - the port's
         """Give the facts; of a task that is not there, that it is not."""
         await self.clock.sleep(self.seconds)
         self.failures.strike("gather")
         return tuple(self.facts.get(task_id, Upstream(task_id, None)) for task_id in tasks)
+
+    async def trace(self, run: Any, tasks: tuple[TaskId, ...], rule: TraceRule) -> Ancestry:  # noqa: ARG002 - the port's
+        """Give what it was given."""
+        await self.clock.sleep(self.seconds)
+        self.failures.strike("trace")
+        return self.ancestry
 
     async def fetch(
         self,

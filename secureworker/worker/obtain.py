@@ -3,14 +3,16 @@
 import asyncio
 import functools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.chain import REPORT, Judgement, Report, judge_inputs, write_report
 from secureworker.core.errors import BadPayload
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
+from secureworker.core.trace import Traced, as_json, judge_trace
 from secureworker.core.trust import from_policy
+from secureworker.core.verification import Step
 from secureworker.ports import ClaimedRun, SignedFile, TaskLog, VerifiedInput, Workspace
 from secureworker.worker.audited import run_of
 from secureworker.worker.tools import Tools
@@ -50,8 +52,35 @@ async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> Judg
         await tools.audit.append(_record(run, report))
     if judgement.reasons:
         return Refused(judgement.reasons)
+    if plan.inputs.trace is not None and judgement.inputs:
+        traced = await _trace(run, tools, plan, judgement, log)
+        if traced.reasons:
+            return Refused(traced.reasons)
+        judgement = replace(judgement, traced=tuple(as_json(traced.reports)))
     logger.info("%s: %d inputs of %d tasks are as they were signed for", run.claim, len(judgement.inputs), len(facts))
     return judgement
+
+
+async def _trace(run: ClaimedRun, tools: Tools, plan: Plan, judgement: Judgement, log: TaskLog) -> Traced:
+    """Follow inputs to the tree, where the rule says so."""
+    rule = plan.inputs.trace
+    assert rule is not None
+    tasks = tuple(dict.fromkeys(each.task_id for each in judgement.inputs))
+    facts = await tools.inputs.trace(run, tasks, rule)
+    trust = from_policy(tools.policy.trust, tools.policy.root_url)
+    now = tools.clock.now()
+    work = functools.partial(judge_trace, plan.inputs, plan.script, tasks, facts, trust, now, tools.checks)
+    traced = await asyncio.to_thread(work)
+    for report in traced.reports:
+        log.note(f"trace: the {report.role} {report.task_id}: {'verified' if report.verified else 'not verified'}")
+        _tell_steps(report.steps, log)
+        failed = report.steps[-1]
+        reason = () if report.verified else (("reason", text(f"{failed.name}: {'; '.join(failed.details)}")),)
+        run_id = () if report.run_id is None else (("upstreamRunId", int(report.run_id)),)
+        details: tuple[tuple[str, Detail], ...] = (("upstreamTaskId", report.task_id), *run_id, *reason)
+        ending = Ending.OK if report.verified else Ending.FAILED
+        await tools.audit.append(AuditRecord(Event.INPUT_VERIFICATION, ending, run_of(run.claim), details=details))
+    return traced
 
 
 async def obtain(
@@ -79,7 +108,7 @@ async def obtain(
     if plan.inputs.required and not received.inputs:
         raise BadPayload(("the script takes inputs, and none of those that are wanted could be used",))
     log.note(f"{len(received.inputs)} inputs of {received.size} bytes have the digests that were signed")
-    report = SignedFile(REPORT, write_report(judged, received), "application/json")
+    report = SignedFile(REPORT, write_report(judged, received, list(judged.traced)), "application/json")
     inputs = (VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs)
     return Obtained(tuple(inputs), (report,))
 
@@ -88,11 +117,15 @@ def _tell(judgement: Judgement, log: TaskLog) -> None:
     for report in judgement.reports:
         run = "" if report.run_id is None else f", run {int(report.run_id)}"
         log.note(f"inputs of the task {report.task_id}{run}: {'verified' if report.verified else 'not verified'}")
-        for step in report.steps:
-            mark = "passed" if step.passed else "NOT PASSED"
-            log.note(f"  {step.number}. {step.name}: {mark}: {'; '.join(step.details)}")
+        _tell_steps(report.steps, log)
     for why in judgement.absent:
         log.note(f"an optional input is left out: {why}")
+
+
+def _tell_steps(steps: tuple[Step, ...], log: TaskLog) -> None:
+    for step in steps:
+        mark = "passed" if step.passed else "NOT PASSED"
+        log.note(f"  {step.number}. {step.name}: {mark}: {'; '.join(step.details)}")
 
 
 def _record(run: ClaimedRun, report: Report) -> AuditRecord:

@@ -45,6 +45,10 @@ def test_check_says_in_plain_words_what_a_policy_allows(tmp_path: Path) -> None:
         assert sentence in result.output
 
 
+TRACE = (
+    "{decision-pools: [release-3/*], repositories: [{scheme: https, host: h, owner: o, repository: r, mirror: /, "
+    "branches: [main], environment-prefix: APP}]}"
+)
 EVERYTHING = """\
     requires-scopes: ["project:x:cert:release", {$eval: payload.scopes}]
     environment: {LANG: C}
@@ -380,6 +384,7 @@ def test_the_same_policy_differs_in_nothing(tmp_path: Path) -> None:
         ("required: true", "required: false", "upstream.required: was True, is False", "was False, is True"),
         ("max-size: 1GiB", "max-size: 2GiB", "upstream.max-size: was 1GiB, is 2GiB", "was 2GiB, is 1GiB"),
         ("forbid-features: [interactive]", "forbid-features: []", "interactive was removed", "interactive was added"),
+        (", forbid-features", f", trace: {TRACE}, forbid-features", "followed to the tree now", "to the tree no more"),
         ("    upstream", "    #", "may have no inputs any more", "may have inputs now"),
         ("limits: none", "limits: {memory: 1GiB}", "limits hold now", "nothing but the run time is limited any more"),
         ('"releng/x", ', "", "releng/x was removed", "releng/x was added"),

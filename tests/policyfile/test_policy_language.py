@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from secureworker.core.doors import Destination
+from secureworker.core.origin import TracedRepository, TraceRule
 from secureworker.core.outcome import Resolution
 from secureworker.core.paths import Route
 from secureworker.core.policy import (
@@ -19,6 +20,7 @@ from secureworker.core.policy import (
 from secureworker.core.privileges import ExtraScope
 from secureworker.core.templates import Template
 from secureworker.policyfile import unenforceable
+from secureworker.policyfile.words import describe
 from tests.policyfile.policies import END, TASKS, TEXT, problems, read, with_rule, write
 
 KEY = (
@@ -215,6 +217,52 @@ def test_inputs_and_trust_are_read(tmp_path: Path) -> None:
         TrustedKey(identity, public, None, revoked=True),
     )
     assert unenforceable(policy) == ()
+
+
+TRACE = (
+    "upstream: {worker-pools: [release-3/*], trace: {decision-pools: [release-3/b-linux], max-depth: 3, repositories: "
+    "[{scheme: https, host: github.com, owner: o, repository: r, mirror: /m.git, branches: [main, rel/*], "
+    "environment-prefix: APP}]}}"
+)
+
+
+ANOTHER = "{scheme: https, host: github.com, owner: o, repository: r, mirror: /n, branches: [x], environment-prefix: X}"
+
+
+def test_how_inputs_are_followed_to_the_tree_is_read_and_said(tmp_path: Path) -> None:
+    mirror = tmp_path / "m.git"
+    mirror.mkdir()
+    (mirror / "HEAD").touch()
+    policy = read(tmp_path, with_rule(TRACE.replace("/m.git", str(mirror))) + TRUST)
+    (rule,) = policy.scripts
+    assert rule.upstream is not None
+    where = TracedRepository("https", "github.com", "o", "r", str(mirror), ("main", "rel/*"), "APP")
+    assert rule.upstream.trace == TraceRule(("release-3/b-linux",), (where,), 3)
+    said = "\n".join(describe(policy))
+    assert "only inputs that come, over at most 3 steps, from decision tasks" in said
+    assert f"https://github.com/o/r, on one of main, rel/* as {mirror} has it" in said
+    assert unenforceable(policy) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("decision-pools: [release-3/b-linux], ", "", "trace.decision-pools: is missing"),
+        ("[release-3/b-linux], m", "[release-4/x], m", "trace.decision-pools[0]: trust.worker-pools has no pool"),
+        ("/m.git", "m.git", "trace.repositories[0].mirror: found"),
+        ("/m.git", "/a/../m.git", "trace.repositories[0].mirror: found '/a/../m.git'; expected '/m.git'"),
+        ("[main, rel/*]", "[]", "trace.repositories[0].branches: found"),
+        ("[main, rel/*]", "['*']", "trace.repositories[0].branches[0]: found"),
+        ("APP", "app", "trace.repositories[0].environment-prefix: found"),
+        ("max-depth: 3", "max-depth: 0", "trace.max-depth: found"),
+        (", repositories: [", ", https: x, repositories: [", "trace.https: is not a known key"),
+        ("[{scheme", f"[{ANOTHER}, {{scheme", "trace.repositories[1]: https://github.com/o/r is there twice"),
+        ("/m.git", "/m", "trace.repositories[0].mirror: /m is no bare git repository; make it"),
+    ],
+)
+def test_what_is_wrong_about_following_inputs_is_said(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    found = problems(tmp_path, with_rule(TRACE.replace(old, new, 1)) + TRUST)
+    assert any(problem in each for each in found), found
 
 
 @pytest.mark.parametrize(
