@@ -182,6 +182,7 @@ def of_plan(plan: Plan, rule: ScriptRule) -> dict[str, Json]:
             {"taskId": wanted.task_id, "paths": list(wanted.paths), "optional": wanted.optional}
             for wanted in plan.inputs.wanted
         ],
+        "trace": of_trace(plan.inputs.trace),
         "artifacts": of_outputs(plan.outputs),
         "repeatable": plan.repeatable,
     }

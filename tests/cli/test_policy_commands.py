@@ -246,10 +246,13 @@ def test_explain_shows_which_inputs_a_task_wants(tmp_path: Path) -> None:
     wanted = {"taskId": build, "taskType": "build", "paths": ["public/*.zip"], "optional": True}
     task = {**TASK, "dependencies": [build], "payload": {**TASK["payload"], "upstreamArtifacts": [wanted]}}
     trust = EVERYTHING[EVERYTHING.index("trust:") :]
-    path = write(tmp_path, with_rule("upstream: {worker-pools: [release-3/*]}") + trust)
+    (tmp_path / "HEAD").touch()
+    trace = TRACE.replace("mirror: /", f"mirror: {tmp_path}")
+    path = write(tmp_path, with_rule(f"upstream: {{worker-pools: [release-3/*], trace: {trace}}}") + trust)
     result = secureworker("explain", "--json", "--policy", path, "-", text=json.dumps(task))
     plan = json.loads(result.output)["plan"]
     assert plan["inputs"] == [{"taskId": build, "paths": ["public/*.zip"], "optional": True}]
+    assert plan["trace"]["repositories"][0]["url"] == "https://h/o/r"
 
 
 def test_explain_names_every_rule_that_refuses(tmp_path: Path) -> None:
