@@ -32,7 +32,13 @@ START_SECONDS: Final = 60.0
 """For the first answer: an audit log of a million records is replayed before it."""
 ANSWER_SECONDS: Final = 30.0
 END_SECONDS: Final = 5.0
-_PRIVATE: Final = ("TASKCLUSTER_", "SECUREWORKER_")
+_PASSED_ON: Final = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "CREDENTIALS_DIRECTORY"}
+    # Where PKCS#11 modules find their settings: SoftHSM, Kryoptic, TPM 2.0, YubiHSM, Luna, Utimaco, nShield.
+    | {"SOFTHSM2_CONF", "KRYOPTIC_CONF", "TPM2_PKCS11_STORE", "YUBIHSM_PKCS11_CONF"}
+    | {"ChrystokiConfigurationPath", "CS_PKCS11_R3_CFG", "NFAST_HOME"}
+)
+"""All that a signer of our own gets of the worker's environment. Who needs more starts it as a unit of its own."""
 
 
 class SignerClient:
@@ -227,7 +233,7 @@ def _start(settings: Mapping[str, Any], channel: socket.socket, log_format: str)
             pass_fds=(config, channel.fileno()),
             # Of its own session: what a terminal sends to the worker is not for it.
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)},
+            env={name: value for name, value in os.environ.items() if name in _PASSED_ON},
         )
     finally:
         os.close(config)

@@ -59,7 +59,11 @@ def has_records(here: Here, count: int) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    try:
+        # A dead one stays as a zombie where nobody reaps orphans: in a container, or below a subreaper.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 async def artifact(here: Here, task_id: str, name: str) -> bytes | None:

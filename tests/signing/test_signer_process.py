@@ -68,13 +68,16 @@ async def test_signals_to_the_whole_group_leave_a_child_to_its_work(tmp_path: Pa
 
 async def test_what_the_worker_keeps_in_its_environment_does_not_reach_the_signer(tmp_path: Path) -> None:
     os.environ["TASKCLUSTER_ACCESS_TOKEN"] = "secret"
+    os.environ["LD_PRELOAD_OF_NOBODY"] = "secret"
     try:
         async with child_signer(settings_for(tmp_path, **own()), IDENTITY) as signer:
             environment = Path(f"/proc/{signer.pid}/environ").read_bytes()
     finally:
         del os.environ["TASKCLUSTER_ACCESS_TOKEN"]
+        del os.environ["LD_PRELOAD_OF_NOBODY"]
 
     assert b"TASKCLUSTER" not in environment
+    assert b"LD_PRELOAD" not in environment
 
 
 @pytest.mark.sandbox
