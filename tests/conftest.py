@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs root where there is none; as root, and in CI, such a test passes or fails."""
     if item.get_closest_marker("sandbox") and os.geteuid() != 0 and "CI" not in os.environ:
         pytest.skip("needs root: the sandbox's namespaces, user ids and cgroups are root's to give")
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """Take back what `run`, called in this process, does to its signals: programs that tests start would inherit it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @pytest.fixture(scope="session")
