@@ -373,3 +373,11 @@ def test_the_report_of_a_task_that_is_not_verified_ends_where_it_failed() -> Non
     (task,) = json.loads(write_report(judgement, Received(())))["inputs"]
 
     assert (task["runId"], task["verified"], task["key"], len(task["steps"])) == (None, False, None, 1)
+
+
+def test_the_report_says_how_inputs_were_traced_where_they_were() -> None:
+    judgement = judged(Build(), wanting("public/build/a.zip"))
+    traced: list[Json] = [{"taskId": BUILD}]
+
+    assert json.loads(write_report(judgement, Received(()), traced))["trace"] == [{"taskId": BUILD}]
+    assert "trace" not in json.loads(write_report(judgement, Received(())))
