@@ -152,3 +152,18 @@ def test_what_only_the_worker_says_is_never_allowed(method: str, path: str) -> N
 def test_artifacts_may_be_read() -> None:
     assert permits((Route("GET", "/api/queue/*"),), "GET", "/api/queue/v1/task/x/runs/0/artifacts/public/x")
     assert str(Route("GET", "/api/queue/*")) == "GET /api/queue/*"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/hooks/v1/hooks/proj/build%2Ftrigger",
+        "/api/auth/v1/clients/foo%2Fdisable",
+        "/api/queue/v1/task/x%2Fy/runs/0/reclaim",
+        "/api/queue/v1/task/x/runs/0%2F0/reclaim",
+        "/api/queue/v1/task/x/y%2Fclaim",
+    ],
+)
+def test_an_encoded_slash_cannot_turn_one_method_into_another(target: str) -> None:
+    with pytest.raises(BadTarget, match="%2F outside of the name"):
+        canonical(target)
