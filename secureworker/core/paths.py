@@ -18,7 +18,7 @@ _API = re.compile(r"/api/[a-z][a-z0-9-]{0,37}/v[0-9]{1,3}/[a-z][a-z0-9-]{0,37}(?
 # an encoded slash not turn a route's method into another (`hooks/group/id%2Ftrigger` is a hook, not its trigger).
 _NAME_AT_THE_END = re.compile(
     r"/api/(?:queue/v[0-9]+/task/[A-Za-z0-9_-]+/(?:runs/[0-9]+/)?artifact(?:s|-info|-content)|secrets/v[0-9]+/secret"
-    r"|object/v[0-9]+/[a-z-]+)/.+"
+    r"|queue/v[0-9]+/(?:claim-work|pending)|object/v[0-9]+/[a-z-]+)/.+"
 )
 _QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -66,7 +66,7 @@ def canonical(target: str) -> str:
     2. The query is well formed, encodes no control character, and carries no bewit, which would sign the request.
     3. Its path begins with `/api/<service>/<version>/<word>`, all of it plain.
     4. What is percent-encoded is printable, needs to be encoded, and is no `%`: there is one spelling of each path.
-       `%2F` is a slash within the name of a secret, artifact or object, as every official client sends them.
+       `%2F` is a slash within the name of a secret, artifact, object or pool, as every official client sends it.
     5. Decoded, no segment is empty, `.` or `..`.
 
     Raises:
@@ -89,7 +89,7 @@ def canonical(target: str) -> str:
         if byte not in _PRINTABLE or byte in _NEEDS_NO_ENCODING or byte in _NEVER_ENCODED:
             raise BadTarget(f"the path has %{digits} in it, which no name needs")
     if "%2F" in path and not _NAME_AT_THE_END.fullmatch(path):
-        raise BadTarget("the path has %2F outside of the name of a secret, artifact or object")
+        raise BadTarget("the path has %2F outside of the name of a secret, artifact, object or worker pool")
     decoded = _decoded(path)
     # 5.
     if any(segment in {"", ".", ".."} for segment in decoded.split("/")[1:]):
