@@ -50,6 +50,7 @@ from secureworker.worker.audited import (
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import supervise
+from secureworker.worker.together import HostGuards, Watchers
 from secureworker.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -253,6 +254,8 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                     HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)), signer
                 ),
                 audit=signer,
+                guard=HostGuards(),
+                watcher=Watchers(),
             ),
             AuditedQueue(queue, signer),
             held,

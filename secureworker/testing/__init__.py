@@ -21,6 +21,7 @@ from secureworker.testing.host import (
     FakeAuditLog,
     FakeDoors,
     FakeEvents,
+    FakeHostGuard,
     FakeNetworks,
     FakeOutputs,
     FakeSandbox,
@@ -29,6 +30,7 @@ from secureworker.testing.host import (
     FakeStore,
     FakeTaskLog,
     FakeTaskLogs,
+    FakeWatcher,
     FakeWorkspaces,
 )
 from secureworker.testing.inputs import FAKE_CHECKS, FakeInputs, fake_signature
@@ -47,6 +49,7 @@ __all__ = [
     "FakeClock",
     "FakeDoors",
     "FakeEvents",
+    "FakeHostGuard",
     "FakeInputs",
     "FakeNetworks",
     "FakeOutputs",
@@ -58,6 +61,7 @@ __all__ = [
     "FakeStore",
     "FakeTaskLog",
     "FakeTaskLogs",
+    "FakeWatcher",
     "FakeWorkspaces",
     "VirtualLoop",
     "a_claim",

@@ -11,6 +11,7 @@ from secureworker.core.audit import AuditRecord
 from secureworker.core.claim import Claim
 from secureworker.core.doors import Traffic
 from secureworker.core.errors import HostError
+from secureworker.core.happening import Happening, Hindrance
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus
 from secureworker.core.plan import OutputRules, Plan
@@ -329,3 +330,28 @@ class FakeEvents:
         """Give what is asked for, as it is asked."""
         while True:
             yield await self._asked.get()
+
+
+class FakeHostGuard:
+    """A host on which nothing speaks against a claim but what a test says."""
+
+    def __init__(self) -> None:
+        self.found: tuple[Hindrance, ...] = ()
+        self.asked: list[int] = []
+        """For how many runs, each time."""
+
+    async def hindrances(self, runs: int) -> tuple[Hindrance, ...]:
+        """Give what the test found."""
+        self.asked.append(runs)
+        return self.found
+
+
+class FakeWatcher:
+    """Remembers everything."""
+
+    def __init__(self) -> None:
+        self.seen: list[Happening] = []
+
+    def saw(self, happening: Happening) -> None:
+        """Remember it."""
+        self.seen.append(happening)

@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import NoReturn
 
 from secureworker.core.errors import ServiceError, Stop, StopReason
-from secureworker.ports import ClaimedRun, Clock
+from secureworker.core.happening import Renewed
+from secureworker.ports import ClaimedRun, Clock, Watcher
 from secureworker.worker.lease import Lease
 from secureworker.worker.shutdown import Shutdown
 
@@ -32,7 +33,7 @@ HASTY_GRACE_SECONDS = 1.0
 """All the grace that is left to a script when the operator asks to stop now."""
 
 
-async def keep_claim(run: ClaimedRun, lease: Lease, clock: Clock) -> NoReturn:
+async def keep_claim(run: ClaimedRun, lease: Lease, clock: Clock, watcher: Watcher | None = None) -> NoReturn:
     """Renew the claim long before it ends, again and again; `end_with_claim` watches that this succeeds.
 
     Raises:
@@ -43,7 +44,11 @@ async def keep_claim(run: ClaimedRun, lease: Lease, clock: Clock) -> NoReturn:
         failures = 0
         while True:
             try:
-                lease.renew(await run.reclaim())
+                taken_until = await run.reclaim()
+                slack = lease.remaining()
+                lease.renew(taken_until)
+                if watcher is not None:
+                    watcher.saw(Renewed(run.claim.task_id, run.claim.run_id, slack))
                 break
             except ServiceError as error:
                 logger.warning(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from secureworker.core.errors import AccessDenied, HostError, SecureworkerError, ServiceError
+from secureworker.core.happening import Hindrance, State, StateEntered
 from secureworker.core.outcome import Errored
 from secureworker.ports import ClaimedRun, Events, Queue
 from secureworker.worker.run import run_claim
@@ -19,6 +20,8 @@ PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 REFUSALS = 5
 """Times in a row that our credentials are refused before the worker gives up, once they were taken: a minute's trouble
 of the Auth service looks the same as credentials that were revoked. Refused the first time, they are wrong."""
+HINDERED_SECONDS = 10.0
+"""Between two looks at what keeps this host from taking on tasks."""
 POLL_SECONDS = 1.0
 """The least time from one empty answer to the next request. Taskcluster holds an empty answer back for 20 s; one that
 does not must not be asked in a tight loop."""
@@ -56,6 +59,7 @@ class ClaimLoop:
         self._claimed = 0
         self._run_ended = asyncio.Event()
         self._fault: SecureworkerError | None = None
+        self._entered: StateEntered | None = None
 
     async def serve(self, events: Events) -> Ended:
         """Claim and run until told to end, or until claiming makes no sense any more. All runs are over then."""
@@ -68,8 +72,10 @@ class ClaimLoop:
             await asyncio.sleep(0)
             async with asyncio.TaskGroup() as runs:
                 await self._claim_until_told(runs)
+                self._enter(State.DRAINING, self._shutdown.reason)
             for listener in listening:
                 listener.cancel()
+        self._enter(State.ENDED, self._shutdown.reason)
         reason = self._shutdown.reason or f"all {self._claimed} tasks that were asked for are done"
         return Ended(reason, self._claimed, self._fault)
 
@@ -77,8 +83,14 @@ class ClaimLoop:
         while not self._shutdown.begun and self._claimed != self._tasks:
             free = self._free_places()
             if not free:
+                self._enter(State.FULL)
                 await self._a_run_ends()
                 continue
+            hindrances = await self._tools.guard.hindrances(free)
+            if hindrances:
+                await self._let_them_pass(hindrances)
+                continue
+            self._enter(State.CLAIMING)
             for place, run in enumerate(await self._ask(free)):
                 self._begin(run, runs, wanted=place < free)
 
@@ -111,6 +123,21 @@ class ClaimLoop:
             await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
         return answer
 
+    async def _let_them_pass(self, hindrances: tuple[Hindrance, ...]) -> None:
+        why = "; ".join(hindrance.why for hindrance in hindrances)
+        if self._enter(State.HINDERED, why, hindrances):
+            logger.warning("claiming no tasks for now: %s", why)
+        await self._shutdown.pause(HINDERED_SECONDS)
+
+    def _enter(self, state: State, why: str = "", hindrances: tuple[Hindrance, ...] = ()) -> bool:
+        """Tell whoever watches; say whether anything but the wording is new."""
+        entered = StateEntered(state, why, hindrances)
+        before, self._entered = self._entered, entered
+        if entered != before:
+            self._tools.watcher.saw(entered)
+        kinds = [hindrance.what for hindrance in hindrances]
+        return before is None or (state, kinds) != (before.state, [hindrance.what for hindrance in before.hindrances])
+
     def _free_places(self) -> int:
         free = self._capacity - self._running
         return free if self._tasks is None else min(free, self._tasks - self._claimed)
@@ -121,6 +148,7 @@ class ClaimLoop:
         await self._run_ended.wait()
 
     async def _wait(self, error: Exception) -> None:
+        self._enter(State.UNANSWERED, str(error))
         pause = PAUSES_SECONDS[min(self._failures, len(PAUSES_SECONDS) - 1)]
         self._failures += 1
         logger.warning("cannot claim, trying again in %g s: %s", pause, error)

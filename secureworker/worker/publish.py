@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from secureworker.core.audit import AuditRecord, Ending, Event, text
 from secureworker.core.errors import BadArtifact, SecureworkerError, Stop
+from secureworker.core.happening import Phase, Stored
 from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.outcome import Execution
 from secureworker.core.plan import Plan
 from secureworker.ports import ClaimedRun, Statement, Workspace
 from secureworker.worker.audited import artifacts_record, conclude, run_of
 from secureworker.worker.obtain import Obtained
-from secureworker.worker.progress import Phase, Progress
+from secureworker.worker.progress import Progress
 from secureworker.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ async def publish(
         BadArtifact: an output may not be published; an error artifact says so, and nothing is signed or stored.
     """
     claim = run.claim
-    progress.phase = Phase.SEALING
+    progress.enter(Phase.SEALING)
     try:
         artifacts = await tools.outputs.seal(plan.outputs, workspace, claim.task.expires)
     except BadArtifact as bad:
@@ -57,7 +58,7 @@ async def publish(
         raise
     await tools.audit.append(artifacts_record(Event.SEAL, run_of(claim), artifacts))
 
-    progress.phase = Phase.SIGNING
+    progress.enter(Phase.SIGNING)
     signed = await tools.signer.sign(
         Statement(
             claim=claim,
@@ -71,10 +72,11 @@ async def publish(
         )
     )
 
-    progress.phase = Phase.UPLOADING
+    progress.enter(Phase.UPLOADING)
     await tools.store.put(run, artifacts)
     await tools.store.put_signed(run, (*signed, *ran.obtained.reports))
     size = sum(artifact.size for artifact in artifacts)
+    tools.watcher.saw(Stored(claim.task_id, claim.run_id, len(artifacts), size))
     logger.info("%s: %d outputs of %d bytes are signed and stored", claim, len(artifacts), size)
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 from secureworker.core.claim import Claim
 from secureworker.core.decide import Admitted, decide
 from secureworker.core.errors import Defect, HostError, SecureworkerError, ServiceError, Stop, StopReason
+from secureworker.core.happening import Claimed, Decided, Executed, Phase, Resolved
 from secureworker.core.outcome import Errored, Exited, Outcome, Reason, Refused, Resolution, Stopped, resolve
 from secureworker.ports import ClaimedRun, Clock, OpenTaskLog
 from secureworker.worker.audited import conclude, decision_record, resolution_record
@@ -23,7 +24,7 @@ from secureworker.worker.guards import (
 )
 from secureworker.worker.lease import Lease
 from secureworker.worker.obtain import judge, obtain
-from secureworker.worker.progress import Phase, Progress
+from secureworker.worker.progress import Progress
 from secureworker.worker.publish import Ran, publish, salvage, script_sha256
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import being_ended, supervise
@@ -47,7 +48,7 @@ async def _work(
         # Here, and not as a refusal: a clock that is wrong must not turn good tasks into malformed ones.
         raise Stop(StopReason.CLAIM_LOST, "the claim had ended when it arrived; is this host's clock right?")
 
-    progress.phase = Phase.DECIDING
+    progress.enter(Phase.DECIDING)
     decision = await _decide(claim, tools)
     if isinstance(decision, Refused):
         return decision
@@ -57,17 +58,17 @@ async def _work(
     log.note(f"the policy admits this task to run the script {plan.script}, sha256:{script_sha256(plan)}")
     log.cap(plan.limits.log_bytes)
 
-    progress.phase = Phase.VERIFYING
+    progress.enter(Phase.VERIFYING)
     judged = await judge(run, tools, plan, log)
     if isinstance(judged, Refused):
         return judged
 
-    progress.phase = Phase.PREPARING
+    progress.enter(Phase.PREPARING)
     async with tools.workspaces.open(plan) as workspace:
-        progress.phase = Phase.FETCHING
+        progress.enter(Phase.FETCHING)
         obtained = await obtain(run, tools, plan, judged, workspace, log)
 
-        progress.phase = Phase.CONFIRMING
+        progress.enter(Phase.CONFIRMING)
         await run.confirm()  # nothing irreversible before this
 
         try:
@@ -77,7 +78,7 @@ async def _work(
                 tools.doors.open(run, plan, network, log) as doors,
             ):
                 log.mask(secrets)
-                progress.phase = Phase.RUNNING
+                progress.enter(Phase.RUNNING)
                 progress.started = True
                 execution = await supervise(
                     tools.sandbox.run(plan, workspace, log, network),
@@ -92,6 +93,7 @@ async def _work(
             if at_limit and plan.outputs.on_failure and not being_ended():
                 await salvage(run, tools, plan, workspace)
             raise
+        tools.watcher.saw(Executed(claim.task_id, claim.run_id, execution))
         exited = Exited(execution, plan.exit_codes)
         logger.info("%s: the script ended: %s", claim, describe(execution.status))
 
@@ -107,6 +109,11 @@ async def _decide(claim: Claim, tools: Tools) -> Admitted | Refused:
     else:
         decision = decide(claim, tools.policy, tools.identity, tools.clock.now())
     await tools.audit.append(decision_record(claim, decision))
+    match decision:
+        case Admitted(plan=plan):
+            tools.watcher.saw(Decided(claim.task_id, claim.run_id, plan.script))
+        case Refused(reasons=reasons):
+            tools.watcher.saw(Decided(claim.task_id, claim.run_id, "", reasons))
     return decision
 
 
@@ -120,7 +127,9 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
         unwanted: where given, why the run goes back to the Queue without being looked at.
     """
     lease = Lease(tools.clock, run.taken_until)
-    progress = Progress()
+    task_id, run_id = run.claim.task_id, run.claim.run_id
+    progress = Progress(task_id, run_id, tools.watcher)
+    tools.watcher.saw(Claimed(task_id, run_id, run.claim.task.name))
     # Said before there is a log: a run that goes back does so also where its log cannot be opened.
     outcome: Outcome | None = None
     if unwanted:
@@ -130,20 +139,22 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
         async with tools.logs.open(run) as log:
             if outcome is None:
                 outcome = await _attempt(run, tools, shutdown, lease, progress, log)
-            progress.phase = Phase.CONCLUDING
+            progress.enter(Phase.CONCLUDING)
             explain(outcome, log)
             outcome = await _store_log(run, tools, shutdown, lease, outcome, log)
     except Exception as error:  # noqa: BLE001 - the run must be reported, whatever became of its log
         outcome = outcome or _errored(error, run, progress)
         logger.error("%s: the task log is lost: %s", run.claim, error)  # noqa: TRY400 - _errored wrote the traceback
-    progress.phase = Phase.REPORTING
+    progress.enter(Phase.REPORTING)
     resolution = resolve(outcome)
     logger.log(_level(outcome), "%s: ends as %s: %s", run.claim, resolution.value, summary(outcome))
     if resolution is Resolution.NOT_OURS:
+        reported = False
         await conclude(tools.audit, resolution_record(run.claim, resolution, summary(outcome)))
     else:
-        await _report(run, resolution, tools.clock, shutdown, lease)
-    progress.phase = Phase.ENDED
+        reported = await _report(run, resolution, tools.clock, shutdown, lease)
+    tools.watcher.saw(Resolved(task_id, run_id, outcome, resolution, reported, summary(outcome)))
+    progress.enter(Phase.ENDED)
     return outcome
 
 
@@ -160,7 +171,7 @@ async def _attempt(
     try:
         return await supervise(
             _work(run, tools, shutdown, lease, progress, log),
-            keep_claim(run, lease, tools.clock),
+            keep_claim(run, lease, tools.clock, tools.watcher),
             end_with_claim(lease, tools.clock),
             watch_cancellation(run, tools.clock),
             watch_shutdown(shutdown),
@@ -192,7 +203,7 @@ async def _store_log(
     else:
         guards = [
             watch_time(tools.clock, LOG_UPLOAD_TIME),
-            keep_claim(run, lease, tools.clock),
+            keep_claim(run, lease, tools.clock, tools.watcher),
             end_with_claim(lease, tools.clock),
             watch_cancellation(run, tools.clock),
         ]
@@ -207,8 +218,12 @@ async def _store_log(
     return outcome
 
 
-async def _report(run: ClaimedRun, resolution: Resolution, clock: Clock, shutdown: Shutdown, lease: Lease) -> None:
-    """Resolve the run, with one and the same resolution however often the Queue has to be asked."""
+async def _report(run: ClaimedRun, resolution: Resolution, clock: Clock, shutdown: Shutdown, lease: Lease) -> bool:
+    """Resolve the run, with one and the same resolution however often the Queue has to be asked.
+
+    Returns:
+        whether the Queue has taken it.
+    """
     try:
         await supervise(
             _report_until(run, resolution, clock, lease),
@@ -217,8 +232,9 @@ async def _report(run: ClaimedRun, resolution: Resolution, clock: Clock, shutdow
         )
     except Exception as error:  # noqa: BLE001 - nothing after the report can fail the run, nor end the loop
         logger.error("%s: could not be resolved as %s, its claim will expire: %s", run.claim, resolution.value, error)  # noqa: TRY400 - its message says all
-    else:
-        logger.info("%s: resolved %s", run.claim, resolution.value)
+        return False
+    logger.info("%s: resolved %s", run.claim, resolution.value)
+    return True
 
 
 async def _report_until(run: ClaimedRun, resolution: Resolution, clock: Clock, lease: Lease) -> None:

@@ -10,6 +10,7 @@ from secureworker.ports import (
     AuditLog,
     Clock,
     Doors,
+    HostGuard,
     Inputs,
     Networks,
     Outputs,
@@ -17,6 +18,7 @@ from secureworker.ports import (
     Secrets,
     Signer,
     TaskLogs,
+    Watcher,
     Workspaces,
 )
 
@@ -41,3 +43,7 @@ class Tools:
     signer: Signer
     store: ArtifactStore
     audit: AuditLog
+    guard: HostGuard
+    """Asked before every claim."""
+    watcher: Watcher
+    """Told what happens."""

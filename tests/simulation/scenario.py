@@ -21,6 +21,7 @@ from secureworker.testing import (
     FakeClock,
     FakeDoors,
     FakeEvents,
+    FakeHostGuard,
     FakeInputs,
     FakeNetworks,
     FakeOutputs,
@@ -29,6 +30,7 @@ from secureworker.testing import (
     FakeSigner,
     FakeTaskLog,
     FakeTaskLogs,
+    FakeWatcher,
     FakeWorkspaces,
     a_policy,
     a_script,
@@ -188,6 +190,7 @@ class Scenario:
         ):
             port.failures = Chances(fate, name)
         self.sandbox = SimulatedSandbox(clock, fate, self.queue)
+        self.guard = FakeHostGuard()
 
     @property
     def tools(self) -> Tools:
@@ -210,6 +213,8 @@ class Scenario:
             signer=SimulatedSigner(clock, failures=Chances(fate, "signer"), fate=fate, queue=self.queue),
             store=AuditedStore(store, self.audit),
             audit=self.audit,
+            guard=self.guard,
+            watcher=FakeWatcher(),
         )
 
     async def play(self, replaced: Replaced) -> Record:

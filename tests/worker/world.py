@@ -9,6 +9,7 @@ from secureworker.testing.host import (
     FakeAuditLog,
     FakeDoors,
     FakeEvents,
+    FakeHostGuard,
     FakeNetworks,
     FakeOutputs,
     FakeSandbox,
@@ -16,6 +17,7 @@ from secureworker.testing.host import (
     FakeSigner,
     FakeStore,
     FakeTaskLogs,
+    FakeWatcher,
     FakeWorkspaces,
 )
 from secureworker.testing.inputs import FAKE_CHECKS, FakeInputs
@@ -48,6 +50,8 @@ class World:
         self.signer = FakeSigner(self.clock)
         self.store = FakeStore(self.clock)
         self.audit = FakeAuditLog()
+        self.guard = FakeHostGuard()
+        self.watcher = FakeWatcher()
         self.shutdown = Shutdown(self.clock, self.drain_seconds)
 
     @property
@@ -69,6 +73,8 @@ class World:
             signer=self.signer,
             store=self.store,
             audit=self.audit,
+            guard=self.guard,
+            watcher=self.watcher,
         )
 
     def a_run(self, task_id: str = TASK_ID, claim_seconds: float = 1200, **task: Json) -> FakeRun:
