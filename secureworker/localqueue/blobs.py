@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote, urlencode
@@ -18,6 +18,7 @@ from aiohttp import web
 
 from secureworker.localqueue.artifact_rows import BlobRows, StoredBlob
 from secureworker.localqueue.calls import parse_query
+from secureworker.localqueue.journal import Journal
 
 PUBLIC, PRIVATE, OBJECTS = "public-bucket", "private-bucket", "object-bucket"
 BUCKETS = (PUBLIC, PRIVATE, OBJECTS)
@@ -53,11 +54,12 @@ class Refused(Exception):
 class Blobs:
     """The buckets."""
 
-    def __init__(self, directory: Path, rows: BlobRows, key: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, directory: Path, rows: BlobRows, key: str, journal: Journal) -> None:
         self._directory = directory
         self._rows = rows
         self._key = key.encode()
-        self._clock = clock
+        self._journal = journal
+        self._clock = journal.clock
         for left_over in directory.glob("*.part"):
             left_over.unlink()
 
@@ -93,6 +95,7 @@ class Blobs:
         file = secrets.token_hex(16)
         (self._directory / file).write_bytes(content)
         self._replace(f"{bucket}/{key}", StoredBlob(file, len(content), {"Content-Type": content_type}))
+        self._journal.of_blob(f"{bucket}/{key}", self._directory / file, "")
 
     def exists(self, bucket: str, key: str) -> bool:
         """Whether something was uploaded."""
@@ -157,7 +160,8 @@ class Blobs:
             # Gone already, unless the upload was broken off.
             part.unlink(missing_ok=True)
         headers.setdefault("Content-Type", "binary/octet-stream")
-        await asyncio.to_thread(self._forget, self._replace(key, StoredBlob(file, size, headers)))
+        old = self._replace(key, StoredBlob(file, size, headers))
+        await asyncio.to_thread(self._conclude, old, key, self._directory / file, headers.get("Content-Encoding", ""))
         return web.Response(headers={"ETag": f'"{file}"'})
 
     def _replace(self, key: str, blob: StoredBlob) -> str | None:
@@ -165,9 +169,10 @@ class Blobs:
         self._rows.save(key, blob)
         return None if old is None else old.file
 
-    def _forget(self, file: str | None) -> None:
-        if file is not None:
-            (self._directory / file).unlink(missing_ok=True)
+    def _conclude(self, old: str | None, key: str, file: Path, encoding: str) -> None:
+        if old is not None:
+            (self._directory / old).unlink(missing_ok=True)
+        self._journal.of_blob(key, file, encoding)
 
 
 async def _receive(request: web.Request, into: Path) -> int:

@@ -70,6 +70,11 @@ class Call:
         """The `runId` of the URL."""
         return int(self.params["runId"])
 
+    @property
+    def by(self) -> str:
+        """Who calls."""
+        return self.authenticate().client_id or "nobody"
+
     def authorize(self, values: Mapping[str, str]) -> None:
         """Ask for the endpoint's scopes, filled in from the URL and `values`."""
         if self.template is not None:

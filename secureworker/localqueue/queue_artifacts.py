@@ -10,6 +10,7 @@ from secureworker.localqueue.artifact_rows import ArtifactRows, ObjectRows, Stor
 from secureworker.localqueue.blobs import PRIVATE, PUBLIC, Blobs
 from secureworker.localqueue.calls import Call, Endpoint, Reply
 from secureworker.localqueue.errors import bad_input, conflict, not_found
+from secureworker.localqueue.journal import Journal
 from secureworker.localqueue.lifecycle import Task
 from secureworker.localqueue.settings import Settings, StaticClient
 from secureworker.localqueue.task_rows import TaskRows
@@ -40,11 +41,16 @@ class ArtifactEndpoints:
     """Artifacts, from the worker's side."""
 
     def __init__(
-        self, tasks: TaskRows, artifacts: ArtifactRows, objects: ObjectRows, blobs: Blobs, issuer: StaticClient
+        self,
+        tasks: TaskRows,
+        rows: tuple[ArtifactRows, ObjectRows],
+        blobs: Blobs,
+        issuer: StaticClient,
+        journal: Journal,
     ) -> None:
         self._tasks = tasks
-        self._artifacts = artifacts
-        self._objects = objects
+        self._artifacts, self._objects = rows
+        self._journal = journal
         self._blobs = blobs
         self._issuer = issuer
 
@@ -109,6 +115,9 @@ class ArtifactEndpoints:
         )
         kept = _accepted(self._artifacts.get(wanted.task_id, run_id, wanted.name), wanted)
         self._artifacts.save(kept)
+        self._journal.of_artifact(
+            "artifact", (task.task_id, run_id), call.by, name=kept.name, storageType=kept.storage_type
+        )
         return task, kept
 
     def _target(
@@ -151,6 +160,7 @@ class ArtifactEndpoints:
         if stored is None or stored.upload_id is not None:
             raise bad_input("Object storing artifact data does not exist")
         self._artifacts.save(replace(artifact, present=True))
+        self._journal.of_artifact("finished", (artifact.task_id, artifact.run_id), call.by, name=artifact.name)
         return Reply(None, 204)
 
     async def _list(self, call: Call) -> Reply:

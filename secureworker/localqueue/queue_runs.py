@@ -76,21 +76,22 @@ class RunEndpoints:
             # Nothing is awaited between this look at the connection and the answer: a poll that was dropped takes no
             # task with it.
             if not call.closed() and not self._workers.is_quarantined(pool, *worker, now):
-                found = self._take(pool, worker, asked["tasks"], now, now + claim_time)
+                found = self._take((pool, call.by), worker, asked["tasks"], now, now + claim_time)
             left = end - loop.time()
             if found or left <= 0 or self._wakeups.closing.is_set():
                 return Reply({"tasks": found})
             await self._wakeups.wait(pool, left)
 
     def _take(
-        self, pool: str, worker: tuple[str, str], count: int, now: datetime, taken_until: datetime
+        self, of: tuple[str, str], worker: tuple[str, str], count: int, now: datetime, taken_until: datetime
     ) -> list[dict[str, Any]]:
+        pool, by = of
         with self._database.step():
             claims = [
                 lifecycle.claimed(task, *worker, now, taken_until) for task in self._tasks.waiting(pool, count, now)
             ]
             for task in claims:
-                self._tasks.save(task)
+                self._tasks.save(task, by)
             if claims:
                 taken = [(task.task_id, len(task.runs) - 1) for task in claims]
                 self._workers.note_claims(pool, *worker, taken)
@@ -131,7 +132,7 @@ class RunEndpoints:
         taken_until = call.now + claim_time
         changed = lifecycle.reclaimed(task, taken_until)
         with self._database.step():
-            self._tasks.save(changed)
+            self._tasks.save(changed, call.by)
         return Reply(self._held(changed, call.now, taken_until))
 
     async def _completed(self, call: Call) -> Reply:
@@ -145,7 +146,7 @@ class RunEndpoints:
         if task.running(run_id):
             task = lifecycle.resolved(task, state, state, call.now)
             with self._database.step():
-                self._tasks.save(task)
+                self._tasks.save(task, call.by)
         elif run_id != len(task.runs) - 1 or task.runs[run_id].state != state:
             raise conflict(f"Run {run_id} of task `{task.task_id}` is not running or {state}.")
         return Reply({"status": task.status()})
@@ -155,7 +156,7 @@ class RunEndpoints:
         if task.running(run_id):
             task = lifecycle.resolved(task, "exception", reason, call.now)
             with self._database.step():
-                self._tasks.save(task)
+                self._tasks.save(task, call.by)
         elif len(task.runs) - 1 > run_id + 1 or task.runs[run_id].reason_resolved != reason:
             raise conflict(f"Run {run_id} on task `{task.task_id}` is resolved or not running.")
         return Reply({"status": task.status()})

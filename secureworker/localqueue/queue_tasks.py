@@ -92,7 +92,7 @@ class TaskEndpoints:
                 raise bad_input(f"`task.dependencies` references non-existing tasks: {', '.join(absent)}")
             if satisfied(task, states):
                 task = lifecycle.scheduled(task, call.now)
-            self._tasks.add(task)
+            self._tasks.add(task, call.by)
         return _status(task)
 
     def _check_group(self, definition: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class TaskEndpoints:
         with self._database.step():
             changed = step(task)
             if changed is not task:
-                self._tasks.save(changed)
+                self._tasks.save(changed, call.by)
         return _status(changed)
 
     async def _list_group(self, call: Call) -> Reply:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from secureworker.localqueue import lifecycle, times
 from secureworker.localqueue.database import Database
+from secureworker.localqueue.journal import CLAIM_RESOLVER, DEADLINE_RESOLVER, DEPENDENCY_RESOLVER
 from secureworker.localqueue.lifecycle import Task
 from secureworker.localqueue.queue_tasks import satisfied
 from secureworker.localqueue.settings import Settings
@@ -27,13 +28,14 @@ class Resolvers:
     def expire_claims(self) -> None:
         """Resolve `claim-expired` what was not reclaimed in time, and retry it."""
         now = times.truncate(self._clock())
-        self._save([lifecycle.resolved(t, "exception", "claim-expired", now) for t in self._tasks.expired_claims(now)])
+        expired = [lifecycle.resolved(t, "exception", "claim-expired", now) for t in self._tasks.expired_claims(now)]
+        self._save(expired, CLAIM_RESOLVER)
 
     def pass_deadlines(self) -> None:
         """Resolve `deadline-exceeded` what is not resolved some time after its deadline."""
         now = times.truncate(self._clock())
         overdue = self._tasks.overdue(now - self._delay)
-        self._save([lifecycle.stopped(task, "deadline-exceeded", now) for task in overdue])
+        self._save([lifecycle.stopped(task, "deadline-exceeded", now) for task in overdue], DEADLINE_RESOLVER)
 
     def schedule_dependents(self) -> None:
         """Schedule tasks whose dependencies are resolved as they require."""
@@ -50,13 +52,13 @@ class Resolvers:
             and task.deadline > now
             and satisfied(task, self._tasks.states(task.definition["dependencies"]))
         }
-        self._save(list(ready.values()))
+        self._save(list(ready.values()), DEPENDENCY_RESOLVER)
 
-    def _save(self, tasks: list[Task]) -> None:
+    def _save(self, tasks: list[Task], by: str) -> None:
         if tasks:
             with self._database.step():
                 for task in tasks:
-                    self._tasks.save(task)
+                    self._tasks.save(task, by)
 
     def start(self, group: asyncio.TaskGroup, settings: Settings) -> tuple[asyncio.Task[None], ...]:
         """Run all three until they are cancelled."""

@@ -22,6 +22,7 @@ from secureworker.localqueue.calls import Router
 from secureworker.localqueue.credentials import Clients
 from secureworker.localqueue.database import Database
 from secureworker.localqueue.front import Front
+from secureworker.localqueue.journal import Journal
 from secureworker.localqueue.objects import ObjectEndpoints
 from secureworker.localqueue.queue_artifacts import ArtifactEndpoints
 from secureworker.localqueue.queue_runs import RunEndpoints
@@ -124,15 +125,16 @@ def _wire(
     registrar_token = database.remembered("access token of worker-manager's client", secrets.token_urlsafe(32))
     registrar = StaticClient(WORKER_MANAGER_CLIENT, Secret(registrar_token), ("*",))
     clients = Clients(settings, (issuer, registrar))
-    blobs = Blobs(directory, BlobRows(database), url_key, settings.clock)
-    tasks, workers = TaskRows(database, wakeups.changed), WorkerRows(database)
+    journal = Journal(settings.journal, settings.clock)
+    blobs = Blobs(directory, BlobRows(database), url_key, journal)
+    tasks, workers = TaskRows(database, wakeups.changed, journal), WorkerRows(database)
     artifacts, objects = ArtifactRows(database), ObjectRows(database)
     router = Router(
         (
             *TaskEndpoints(database, tasks).endpoints(),
             *RunEndpoints(database, tasks, workers, wakeups, issuer).endpoints(settings),
             *WorkerEndpoints(workers).endpoints(),
-            *ArtifactEndpoints(tasks, artifacts, objects, blobs, issuer).endpoints(settings, root_url),
+            *ArtifactEndpoints(tasks, (artifacts, objects), blobs, issuer, journal).endpoints(settings, root_url),
             *ArtifactReads(tasks, artifacts, blobs, issuer).endpoints(root_url, settings.get_url_lifetime),
             *ObjectEndpoints(objects, blobs, settings, root_url).endpoints(),
             *SecretEndpoints(database).endpoints(),

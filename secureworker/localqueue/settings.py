@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from secureworker.core.claim import Secret
+from secureworker.localqueue.journal import Keep
 
 ANONYMOUS_SCOPES = (
     "auth:current-scopes",
@@ -135,5 +136,7 @@ class Settings:
     """The role `anonymous` is everybody's, without credentials too."""
     worker_pools: tuple[StaticPool, ...] = ()
     """What worker-manager knows. The Queue serves any pool, known or not."""
+    journal: Keep | None = None
+    """Told every change of a run or an artifact, as it happens; None: nobody is."""
     clock: Callable[[], datetime] = system_clock
     """UTC, aware. A test's own clock moves claims, deadlines and URLs; only the long poll waits in real time."""

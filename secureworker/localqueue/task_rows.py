@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from secureworker.localqueue.database import Database
+from secureworker.localqueue.journal import Journal
 from secureworker.localqueue.lifecycle import Run, Task
 from secureworker.localqueue.schemas import PRIORITIES
 from secureworker.localqueue.times import milliseconds
@@ -13,8 +14,9 @@ from secureworker.localqueue.times import milliseconds
 class TaskRows:
     """Tasks, and which needs which."""
 
-    def __init__(self, database: Database, changed: Callable[[Task], None]) -> None:
+    def __init__(self, database: Database, changed: Callable[[Task], None], journal: Journal) -> None:
         self._db = database
+        self._journal = journal
         self._changed = changed
 
     def get(self, task_id: str) -> Task | None:
@@ -22,7 +24,7 @@ class TaskRows:
         found = self._tasks("task_id = ?", task_id)
         return found[0] if found else None
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Task, by: str) -> None:
         """Keep a new task."""
         self._db.execute(
             "INSERT INTO tasks VALUES (?, ?, ?, '', ?, 0, ?, 0, 0, ?, '[]')",
@@ -37,10 +39,13 @@ class TaskRows:
         )
         for needed in task.definition["dependencies"]:
             self._db.execute("INSERT INTO dependencies VALUES (?, ?)", (needed, task.task_id))
-        self.save(task)
+        self._save(None, task, by)
 
-    def save(self, task: Task) -> None:
+    def save(self, task: Task, by: str) -> None:
         """Keep what became of a task. One that becomes pending goes to the end of its line."""
+        self._save(None if self._journal.keep is None else self.get(task.task_id), task, by)
+
+    def _save(self, before: Task | None, task: Task, by: str) -> None:
         taken_until = task.runs[-1].taken_until if task.runs and task.state == "running" else None
         self._db.execute(
             "UPDATE tasks SET state = ?, runs = ?, retries_left = ?, taken_until = ?, turn = CASE WHEN ? = 'pending'"
@@ -55,6 +60,7 @@ class TaskRows:
                 task.task_id,
             ),
         )
+        self._journal.of_task(before, task, by)
         self._changed(task)
 
     def waiting(self, pool: str, count: int, now: datetime) -> list[Task]:
