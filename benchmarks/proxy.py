@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from secureworker.core.addresses import Address, HostPort
+from secureworker.core.address_blocks import Address
+from secureworker.core.addresses import HostPort
 from secureworker.core.doors import Destination, Door, Doors
 from secureworker.core.paths import Route
 from secureworker.ports import Network
@@ -180,7 +181,7 @@ def served(work: Callable[..., None], *arguments: Any) -> Iterator[int]:
         process.join()
 
 
-async def resolve(_: HostPort) -> tuple[Address, ...]:
+def look_up(_: HostPort) -> tuple[Address, ...]:
     return (ip_address("127.0.0.1"),)
 
 
@@ -233,7 +234,7 @@ async def main(seconds: float, size: int) -> None:
             listeners = {door: socket.create_server(("127.0.0.1", 0)) for door in doors.open}
             network = Network(-1, tuple((door, listener.fileno()) for door, listener in listeners.items()))
             plan = a_plan(doors, f"http://127.0.0.1:{api}")
-            async with open_doors(resolve=resolve) as proxy, proxy.open(run, plan, network, Silent()):
+            async with open_doors(look_up=look_up) as proxy, proxy.open(run, plan, network, Silent()):
                 taskcluster, egress = (listeners[door].getsockname()[1] for door in Door)
                 await requests("taskcluster", Way(api), Way(taskcluster), seconds)
                 await requests("egress, TLS", Way(secure, pem), Way(secure, pem, egress), seconds)

@@ -1,11 +1,14 @@
-"""Hosts, ports and addresses: one spelling of each host, and which addresses a name may turn out to have."""
+"""Hosts, ports and addresses: one spelling of each host, and which addresses a name may turn out to have.
+
+What blocks of addresses are for is in `address_blocks`.
+"""
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Final, TypeAlias
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
-Address: TypeAlias = IPv4Address | IPv6Address
+from secureworker.core.address_blocks import Address, embedded, is_a_place, is_a_sites_own, is_global
 
 MAX_HOST: Final = 253
 """RFC 1035, without the final dot."""
@@ -14,39 +17,6 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _MAX_PORT = 65535
-
-_GLOBAL_IPV6 = IPv6Network("2000::/3")
-"""All that IANA has ever given out as global unicast. Python 3.11 takes fec0::/10 and others for global too."""
-_NAT64 = IPv6Network("64:ff9b::/96")
-_IPV4_COMPATIBLE = IPv6Network("::/96")
-_NOT_GLOBAL: Final = (
-    IPv4Network("192.88.99.0/24"),  # 6to4 relays, withdrawn (RFC 7526)
-    IPv6Network("2002::/16"),  # 6to4: an IPv4 address in disguise
-    IPv6Network("2001::/23"),  # IETF protocols, Teredo among them: the same
-    IPv6Network("3fff::/20"),  # documentation (RFC 9637), which Python 3.11 does not know
-)
-METADATA: Final[frozenset[Address]] = frozenset(
-    {
-        IPv4Address("169.254.169.254"),  # most clouds
-        IPv4Address("169.254.170.2"),  # AWS ECS
-        IPv4Address("100.100.100.200"),  # Alibaba
-        IPv4Address("192.0.0.192"),  # Oracle
-        IPv4Address("168.63.129.16"),  # Azure; by its number it is a global address
-        IPv6Address("fd00:ec2::254"),  # AWS
-        IPv6Address("fd20:ce::254"),  # Google
-    }
-)
-"""Services of clouds that hand out a machine's credentials."""
-_INTERNAL: Final = (
-    IPv4Network("10.0.0.0/8"),
-    IPv4Network("172.16.0.0/12"),
-    IPv4Network("192.168.0.0/16"),
-    IPv4Network("100.64.0.0/10"),
-    IPv4Network("127.0.0.0/8"),
-    IPv6Network("fc00::/7"),
-    IPv6Network("::1/128"),
-)
-"""What `internal: true` opens. Not among them: link-local, where metadata services live."""
 
 
 class BadHost(ValueError):
@@ -117,26 +87,6 @@ def parse_host_port(text: str, default_port: int | None = None) -> HostPort:
     return HostPort(host, int(port))
 
 
-def _embedded(address: IPv6Address) -> IPv4Address | None:
-    """Give the IPv4 address that an IPv6 address leads to, where it is a form that this host may route so."""
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return IPv4Address(int(address) & 0xFFFF_FFFF) if address in _NAT64 else None
-
-
-def is_global(address: Address) -> bool:
-    """Say whether an address is one of the public Internet, and no service of a cloud's own."""
-    if isinstance(address, IPv6Address):
-        inner = _embedded(address)
-        if inner is not None:
-            return is_global(inner)
-        if address not in _GLOBAL_IPV6 or address in _IPV4_COMPATIBLE:
-            return False
-    if address in METADATA or address.is_multicast or address.is_reserved:
-        return False
-    return address.is_global and not any(address in network for network in _NOT_GLOBAL)
-
-
 def why_not(address: Address, named: str, *, internal: bool) -> str:
     """Say why a connection may not go to an address; nothing where it may.
 
@@ -152,8 +102,7 @@ def why_not(address: Address, named: str, *, internal: bool) -> str:
         internal: what the policy says of it.
     """
     # 1.
-    if isinstance(address, IPv6Address):
-        address = _embedded(address) or address
+    address = embedded(address) or address
     # 2.
     if is_global(address):
         return ""
@@ -161,9 +110,9 @@ def why_not(address: Address, named: str, *, internal: bool) -> str:
     if not internal:
         return f"{address} is not an address of the public Internet, and the policy does not say internal: true"
     # 4.
-    if str(address) == named and not address.is_multicast and not address.is_unspecified:
+    if str(address) == named and is_a_place(address):
         return ""
     # 5.
-    if address not in METADATA and any(address in network for network in _INTERNAL):
+    if is_a_sites_own(address):
         return ""
     return f"{address} is not an address that internal: true opens"

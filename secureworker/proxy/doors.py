@@ -13,7 +13,7 @@ from secureworker.ports import ClaimedRun, Network, TaskLog
 from secureworker.proxy import egress, taskcluster
 from secureworker.proxy.account import Account
 from secureworker.proxy.egress import EgressDoor
-from secureworker.proxy.reaching import Resolve, system_resolver
+from secureworker.proxy.names import LookUp, look_up, resolving
 from secureworker.proxy.serving import MOST_CONNECTIONS, Served, Talk, serving
 from secureworker.proxy.taskcluster import TaskclusterDoor
 from secureworker.proxy.tunnel import TunnelLimits
@@ -42,8 +42,8 @@ class _OpenDoors:
 class ProxyDoors:
     """See `ports.Doors`. Made by `open_doors`."""
 
-    def __init__(self, resolve: Resolve, limits: TunnelLimits) -> None:
-        self._resolve = resolve
+    def __init__(self, look_up: LookUp, limits: TunnelLimits) -> None:
+        self._look_up = look_up
         self._limits = limits
 
     @asynccontextmanager
@@ -68,24 +68,22 @@ class ProxyDoors:
                 session = await stack.enter_async_context(open_session(UPSTREAM_LIMITS))
                 return TaskclusterDoor(plan.root_url, plan.doors, lambda: run.credentials, session, account).talk
             case Door.EGRESS:
-                return EgressDoor(plan.doors.destinations, self._resolve, account, self._limits).talk
+                names = stack.enter_context(resolving(self._look_up))
+                return EgressDoor(plan.doors.destinations, names, account, self._limits).talk
             case _:
                 assert_never(door)
 
 
 @asynccontextmanager
-async def open_doors(
-    limits: TunnelLimits = DEFAULT_LIMITS, resolve: Resolve | None = None
-) -> AsyncIterator[ProxyDoors]:
+async def open_doors(limits: TunnelLimits = DEFAULT_LIMITS, look_up: LookUp = look_up) -> AsyncIterator[ProxyDoors]:
     """Give the port.
 
     Args:
         limits: of tunnels.
-        resolve: how names are resolved; None: as this host does.
+        look_up: how names are resolved.
     """
     _allow_descriptors()
-    with system_resolver() as system:
-        yield ProxyDoors(resolve or system, limits)
+    yield ProxyDoors(look_up, limits)
 
 
 def _allow_descriptors() -> None:

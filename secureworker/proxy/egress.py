@@ -10,7 +10,8 @@ from secureworker.core.doors import Destination
 from secureworker.proxy import answers
 from secureworker.proxy.account import Account, Meter
 from secureworker.proxy.hello import UNRECOGNISED_NAME, BadHello, Hello, parse_hello
-from secureworker.proxy.reaching import Resolve, reach
+from secureworker.proxy.names import Names
+from secureworker.proxy.reaching import reach
 from secureworker.proxy.requests import IDLE_SECONDS, Bad, Body, Head, read_head
 from secureworker.proxy.tunnel import TunnelLimits, tunnel
 from secureworker.proxy.wire import READ_BYTES, Gone, TooSlow, Wire
@@ -31,12 +32,12 @@ class EgressDoor:
     def __init__(
         self,
         destinations: tuple[Destination, ...],
-        resolve: Resolve,
+        names: Names,
         account: Account,
         limits: TunnelLimits,
     ) -> None:
         self._destinations = {(destination.at, destination.plain): destination for destination in destinations}
-        self._resolve = resolve
+        self._names = names
         self._account = account
         self._limits = limits
 
@@ -67,7 +68,7 @@ class EgressDoor:
         destination = self._allowed(place, plain=False)
         # 3.
         try:
-            outside = await reach(destination, self._resolve)
+            outside = await reach(destination, self._names)
         except Bad as bad:
             raise self._refuse(str(place), bad.status, str(bad)) from bad
         with outside:
@@ -138,7 +139,7 @@ class EgressDoor:
         destination = self._allowed(place, plain=True)
         # 3.
         try:
-            outside = await reach(destination, self._resolve)
+            outside = await reach(destination, self._names)
         except Bad as bad:
             raise self._refuse(str(place), bad.status, str(bad)) from bad
         # 4.

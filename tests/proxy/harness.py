@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from secureworker.core.addresses import Address, HostPort
+from secureworker.core.address_blocks import Address
+from secureworker.core.addresses import HostPort
 from secureworker.core.claim import Credentials, Secret
 from secureworker.core.doors import Destination, Door, Doors, Traffic
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId
@@ -26,7 +27,7 @@ from secureworker.core.paths import Route
 from secureworker.core.plan import Limits, OutputRules, PinnedFile, Plan
 from secureworker.ports import Network
 from secureworker.proxy.doors import ProxyDoors, open_doors
-from secureworker.proxy.reaching import Resolve
+from secureworker.proxy.names import LookUp
 from secureworker.proxy.tunnel import TunnelLimits
 from secureworker.testing import FakeClock, FakeRun, a_claim
 
@@ -92,7 +93,7 @@ async def doors_open(
     root_url: str = "http://taskcluster.invalid",
     *,
     run: Any = None,
-    names: dict[str, str] | None = None,
+    names: dict[str, str] | LookUp | None = None,
     limits: TunnelLimits | None = None,
     proxy: ProxyDoors | None = None,
 ) -> AsyncIterator[Open]:
@@ -101,7 +102,9 @@ async def doors_open(
     async with AsyncExitStack() as stack:
         listeners = {door: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for door in doors.open}
         if proxy is None:
-            proxy = await stack.enter_async_context(open_doors(limits or TunnelLimits(), resolver(names or {})))
+            proxy = await stack.enter_async_context(
+                open_doors(limits or TunnelLimits(), names if callable(names) else resolver(names or {}))
+            )
         network = Network(-1, tuple((door, listener.fileno()) for door, listener in listeners.items()))
         ports = {door: listener.getsockname()[1] for door, listener in listeners.items()}
         run = run or FakeRun(a_claim(), FakeClock())
@@ -109,15 +112,15 @@ async def doors_open(
         yield Open(ports, log, opened.traffic)
 
 
-def resolver(names: dict[str, str]) -> Resolve:
+def resolver(names: dict[str, str]) -> LookUp:
     """Give a name server that knows a few names; several addresses are divided by spaces."""
 
-    async def resolve(place: HostPort) -> tuple[Address, ...]:
+    def look_up(place: HostPort) -> tuple[Address, ...]:
         if place.host not in names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return tuple(ip_address(each) for each in names[place.host].split())
 
-    return resolve
+    return look_up
 
 
 def routes(*lines: str) -> tuple[Route, ...]:
