@@ -25,16 +25,16 @@ from secureworker.core.checkpoint import InclusionProof
 from secureworker.core.errors import AuditError, HostError, SecureworkerError, SettingsError
 from secureworker.core.ids import Sha256, WorkerIdentity, WorkerPool
 from secureworker.core.schemas import CompiledSchema
-from secureworker.host.documents import BadDocument, Document, parse
-from secureworker.host.userns import set_aside
-from secureworker.signing import wire
-from secureworker.signing.confine import (
+from secureworker.host.confine import (
     Confinement,
     become,
     filter_system_calls,
     keep_memory_private,
     leave_network,
 )
+from secureworker.host.documents import BadDocument, Document, parse
+from secureworker.host.userns import set_aside
+from secureworker.signing import wire
 from secureworker.signing.desk import Bounds, SignedRuns
 from secureworker.signing.keys import Key, PublicKey, parse_public_key
 from secureworker.signing.keyuris import load_key, scheme_of

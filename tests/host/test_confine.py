@@ -1,4 +1,4 @@
-"""What the signer takes away from itself. Each is tried in a process of its own, which does not get it back."""
+"""What processes of ours take away from themselves. Each is tried in a process of its own, which does not get it back."""
 
 import subprocess
 import sys
@@ -7,8 +7,8 @@ import pytest
 
 PREPARE = """
 import os, socket, subprocess
-from secureworker.signing.confine import *
-from secureworker.signing.confine import _program
+from secureworker.host.confine import *
+from secureworker.host.confine import _program
 """
 
 
@@ -84,7 +84,7 @@ def test_another_user_is_become_for_good() -> None:
 def test_who_is_not_root_cannot_become_another_user() -> None:
     done = confined("os.setuid(54321)\nbecome(0, 0)")
 
-    assert "HostError: the signer cannot become uid 0: Operation not permitted" in done.stderr
+    assert "HostError: this process cannot become uid 0: Operation not permitted" in done.stderr
     assert confined("os.setuid(54321)\nassert not leave_network()").returncode == 0
 
 

@@ -1,6 +1,7 @@
-"""Taking away from the signer's own process what it does not need: its user's rights, network, cores, system calls.
+"""Taking away from a process of our own what it does not need: its user's rights, network, cores, system calls.
 
-Nothing here can be undone by the process itself. Only for Linux, and only called by the signer's process.
+Nothing here can be undone by the process itself. Only for Linux, and only called by the processes that the worker
+starts beside scripts: the signer, and whoever shows logs to the world.
 """
 
 import ctypes
@@ -76,7 +77,7 @@ _DENIED: Final[Mapping[str, tuple[int, Mapping[str, int]]]] = {
         },
     ),
 }
-"""What the signer never does once it holds the key: open a connection, start a program, look into a process."""
+"""What such a process never does once it has begun: open a connection, start a program, look into a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _prctl(option: int, value: int, pointer: object = 0) -> int:
     )
     if result < 0:
         code = ctypes.get_errno()
-        raise HostError(f"the signer cannot be confined: prctl({option}): {os.strerror(code)}")
+        raise HostError(f"this process cannot be confined: prctl({option}): {os.strerror(code)}")
     return result
 
 
@@ -118,10 +119,10 @@ def become(uid: int, gid: int) -> None:
         os.setresuid(uid, uid, uid)
     except OSError as error:
         raise HostError(
-            f"the signer cannot become uid {uid}: {error.strerror}; start it as root, or as that user"
+            f"this process cannot become uid {uid}: {error.strerror}; start it as root, or as that user"
         ) from error
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
-        raise HostError(f"the signer did not become uid {uid}")
+        raise HostError(f"this process did not become uid {uid}")
 
 
 def keep_memory_private() -> None:
@@ -129,7 +130,7 @@ def keep_memory_private() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
     if _prctl(_PR_GET_DUMPABLE, 0) != 0:
-        raise HostError("the signer cannot keep its memory from being dumped")
+        raise HostError("this process cannot keep its memory from being dumped")
 
 
 def filter_system_calls() -> bool:
