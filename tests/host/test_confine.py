@@ -1,4 +1,4 @@
-"""What processes of ours take away from themselves. Each is tried in a process of its own, which does not get it back."""
+"""What our processes take away from themselves. Each is tried in a process of its own, which does not get it back."""
 
 import subprocess
 import sys
