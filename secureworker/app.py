@@ -25,7 +25,7 @@ from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
-from secureworker.ports import AuditLog, Events
+from secureworker.ports import AuditLog, Events, Queue
 from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, check_queue, open_calls
 from secureworker.queue.services import Services
@@ -152,7 +152,18 @@ class Reloading:
         return True
 
 
-async def serve(policy: Policy, settings: Settings, events: Events, load: Callable[[], Policy] | None = None) -> Ended:
+def unwrapped(tools: Tools, queue: Queue) -> tuple[Tools, Queue]:
+    """Give the ports as they are: what every worker works with. Tests put something between."""
+    return tools, queue
+
+
+async def serve(
+    policy: Policy,
+    settings: Settings,
+    events: Events,
+    load: Callable[[], Policy] | None = None,
+    wrap: Callable[[Tools, Queue], tuple[Tools, Queue]] = unwrapped,
+) -> Ended:
     """Work until told to end. Everything is checked before the first claim, and nothing is left behind.
 
     Args:
@@ -160,6 +171,8 @@ async def serve(policy: Policy, settings: Settings, events: Events, load: Callab
         settings: what the operator says beside it.
         events: what the operator asks for while it works.
         load: reads the policy again. With another one the worker begins anew between tasks: every check is made again.
+        wrap: gives the ports that the loop works with. For who calls this from Python; no option and no variable of
+            the environment leads here.
 
     Raises:
         HostError: something on this host is not as it must be; no task was claimed.
@@ -169,7 +182,7 @@ async def serve(policy: Policy, settings: Settings, events: Events, load: Callab
     claimed = 0
     while True:
         left = None if settings.tasks is None else settings.tasks - claimed
-        ended, anew = await _serve_once(policy, replace(settings, tasks=left), events, reloading)
+        ended, anew = await _serve_once(policy, replace(settings, tasks=left), events, reloading, wrap)
         claimed += ended.claimed
         if reloading is None or not anew or ended.fault is not None or left == ended.claimed:
             return replace(ended, claimed=claimed)
@@ -177,10 +190,15 @@ async def serve(policy: Policy, settings: Settings, events: Events, load: Callab
 
 
 async def _serve_once(
-    policy: Policy, settings: Settings, events: Events, reloading: Reloading | None
+    policy: Policy,
+    settings: Settings,
+    events: Events,
+    reloading: Reloading | None,
+    wrap: Callable[[Tools, Queue], tuple[Tools, Queue]],
 ) -> tuple[Ended, bool]:
     """Work with one policy; say too whether to begin anew with another."""
-    async with _worker(policy, settings) as (tools, queue, held):
+    async with _worker(policy, settings) as (wired, audited, held):
+        tools, queue = wrap(wired, audited)
         logger.info("claiming tasks of %s", policy.worker_pool)
         shutdown = Shutdown(tools.clock, settings.drain_seconds, None if reloading is None else reloading.again)
         loop = ClaimLoop(queue, tools, shutdown, tasks=settings.tasks)

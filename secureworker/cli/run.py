@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from secureworker.cli.own import Own
     from secureworker.core.policy import Policy
+    from secureworker.ports import Queue
+    from secureworker.worker.tools import Tools
+
+    Wrap = Callable[[Tools, Queue], tuple[Tools, Queue]]
 
 EXIT_FAULT = 1
 """The host or a service is not as it must be."""
@@ -180,10 +186,11 @@ def command(context: click.Context, /, **options: Any) -> None:
 
     hold()
     configure(LogFormat(options["log_format"]), verbose=bool(options["verbose"]))
-    context.exit(_run(options))
+    # What a program gives that calls this command from Python; a command line cannot.
+    context.exit(_run(options, context.obj))
 
 
-def _run(options: Mapping[str, Any]) -> int:
+def _run(options: Mapping[str, Any], wrap: "Wrap | None") -> int:
     import logging
 
     from secureworker.cli.own import read_own
@@ -196,7 +203,7 @@ def _run(options: Mapping[str, Any]) -> int:
         enter()
         # First of all, so that the environment holds no secret when anything else is loaded or started.
         own = read_own(options, os.environ)
-        return _serve(options, own)
+        return _serve(options, own, wrap)
     except PolicyError as error:
         for problem in error.problems:
             logger.error("%s", problem)  # noqa: TRY400 - a traceback says nothing to who wrote the policy
@@ -222,12 +229,12 @@ def _check_key(key: str | None, signer: str | None) -> None:
             raise click.UsageError(f"Invalid value for '--key': {error}") from error
 
 
-def _serve(options: Mapping[str, Any], own: "Own") -> int:
+def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
     import asyncio
     import functools
     import logging
 
-    from secureworker.app import Settings, load_policy, serve
+    from secureworker.app import Settings, load_policy, serve, unwrapped
     from secureworker.artifacts.store import Storage
     from secureworker.cli.own import connected_source, report_fault
     from secureworker.core.errors import SettingsError
@@ -267,7 +274,7 @@ def _serve(options: Mapping[str, Any], own: "Own") -> int:
         logger = logging.getLogger(__name__)
         with Signals(daemon=True).caught() as signals:
             async with connected_source(own, remove=options["remove_at_end"]) as (source, runner):
-                ended = await serve(policy, settings(credentials=source), signals, load)
+                ended = await serve(policy, settings(credentials=source), signals, load, wrap or unwrapped)
                 if runner is not None and ended.fault is not None:
                     report_fault(runner, ended.fault)
         if ended.fault is not None:
