@@ -331,11 +331,18 @@ def read_entries(directory: str) -> Iterator[Entry]:
         os.close(place)
 
 
-def prove(directory: str, shard: int, index: int) -> InclusionProof:
-    """Prove that a record is in the log, as of its newest checkpoint, for who has neither the log nor us.
+def prove(directory: str, shard: int, index: int, kept: bytes | None = None) -> InclusionProof:
+    """Prove that a record is in the log, for who has neither the log nor us.
+
+    Args:
+        directory: the log's.
+        shard: of the record.
+        index: in the shard.
+        kept: a checkpoint of this shard that was kept elsewhere, as of which it is to be proved; None: the newest.
 
     Raises:
-        AuditError: there is no such record, or it is not signed for yet.
+        AuditError: there is no such record, it is not signed for yet, or was not when the checkpoint was kept; or the
+            log did not grow from what the checkpoint says.
     """
     place = open_existing(directory)
     leaves: list[bytes] = []
@@ -347,14 +354,20 @@ def prove(directory: str, shard: int, index: int) -> InclusionProof:
         record = line if position == index else record
 
     try:
-        note = shards.read_checkpoint(place, shard)
+        note = shards.read_checkpoint(place, shard) if kept is None else kept
         checkpoint = parse_checkpoint(note.rpartition(b"\n\n")[0] + b"\n")
+        if checkpoint.origin.rpartition("/")[2] != f"{shard:06d}":
+            raise AuditError(f"the checkpoint is of another shard than {shard}: {checkpoint.origin[:200]!a}")
         with _records_of(place, shard) as file:
-            shards.replay(file, checkpoint, visit)
+            if kept is None:
+                shards.replay(file, checkpoint, visit)
+            else:
+                shards.replay_beginning(file, checkpoint, visit)
     except BadNote as error:
         raise AuditError(f"the checkpoint of shard {shard} is none: {error}") from error
     finally:
         os.close(place)
     if not 0 <= index < len(leaves):
-        raise AuditError(f"shard {shard} has no record {index}: it has {len(leaves)} that are signed for")
+        when = "" if kept is None else ", as of the checkpoint that was kept"
+        raise AuditError(f"shard {shard} has no record {index}: it has {len(leaves)} that are signed for{when}")
     return InclusionProof(index, inclusion_proof(leaves, index), note, record)

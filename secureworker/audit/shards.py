@@ -147,20 +147,9 @@ def replay(
     Raises:
         AuditError: they do not; says in which way.
     """
+    # 1. and 2.
     name = checkpoint.origin
-    tree, end, last = Tree(), 0, b""
-    # 1.
-    for line in _lines(file, checkpoint.size, name):
-        last = line[:-1]
-        tree = tree.grow(leaf_hash(last))
-        visit(tree.size - 1, last)
-        end += len(line)
-    # 2.
-    if tree.root != checkpoint.root:
-        raise AuditError(
-            f"the audit log was changed: the {tree.size} records of {name} do not lead to the root that was signed; "
-            "keep the files, and find out who did it"
-        )
+    tree, end, last = replay_beginning(file, checkpoint, visit)
     # 3.
     rest = file.read(MAX_LINE_BYTES + 1)
     if len(rest) > MAX_LINE_BYTES or b"\n" in rest[:-1]:
@@ -169,6 +158,31 @@ def replay(
             "speaks of; the checkpoint was set back, or lines were added"
         )
     return Replayed(tree, end, rest, last)
+
+
+def replay_beginning(
+    file: BinaryIO, checkpoint: Checkpoint, visit: Callable[[int, bytes], None]
+) -> tuple[Tree, int, bytes]:
+    """Read as many records as a checkpoint speaks of, hold them against its root, and leave what follows unread.
+
+    Returns:
+        their tree, how many bytes they have, and the last of them.
+
+    Raises:
+        AuditError: they do not come to it.
+    """
+    tree, end, last = Tree(), 0, b""
+    for line in _lines(file, checkpoint.size, checkpoint.origin):
+        last = line[:-1]
+        tree = tree.grow(leaf_hash(last))
+        visit(tree.size - 1, last)
+        end += len(line)
+    if tree.root != checkpoint.root:
+        raise AuditError(
+            f"the audit log was changed: the {tree.size} records of {checkpoint.origin} do not lead to the root that "
+            "was signed; keep the files, and find out who did it"
+        )
+    return tree, end, last
 
 
 def check_link(first: bytes, before: Checkpoint) -> None:

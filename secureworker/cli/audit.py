@@ -173,26 +173,52 @@ def tail(*, directory: str, task: str | None, events: tuple[str, ...], as_json: 
 
 @command.command("prove")
 @_directory
-@click.argument("index", type=click.IntRange(0))
-@click.option("--shard", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="The record's shard.")
-@click.option("--output", type=click.File("wb"), default="-", metavar="FILE", help="Where to; standard output.")
-def prove(*, directory: str, index: int, shard: int, output: Any) -> None:
+@click.argument("index", type=click.IntRange(0), required=False)
+@click.option("--shard", type=click.IntRange(1), metavar="N", help="The record's shard; 1 where INDEX is given.")
+@click.option("--task", metavar="ID", help="Instead of INDEX: the signature for this task, of its last run.")
+@click.option(
+    "--checkpoint",
+    "kept",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="A checkpoint that was kept: prove that the record was in the log then.",
+)
+@click.option("--output", type=click.File("wb", lazy=True), default="-", metavar="FILE", help="Where to.")
+def prove(*, directory: str, index: int | None, shard: int | None, task: str | None, kept: Any, output: Any) -> None:
     r"""Prove that the record INDEX is in the log, in the form of c2sp.org/tlog-proof; the record goes with it.
 
-    Whoever has the public key verifies it with `audit verify FILE`, or with any verifier of transparency logs.
+    Whoever has the public key verifies it with `audit verify FILE`, or with any verifier of transparency logs. With
+    --checkpoint the proof is one for a log that was kept elsewhere: what `verify --log-proof` needs of a revoked key.
 
     \b
-    Example:
+    Examples:
       secureworker audit prove /var/lib/secureworker/audit 1234 --output record.tlog-proof
+      secureworker audit prove audit-copy/ --task fN1SbArXTPSVFNUvaOlinQ --checkpoint kept > old.tlog-proof
     """
     from secureworker.audit.inspect import prove as make
     from secureworker.core.checkpoint import write_proof
     from secureworker.core.errors import AuditError
 
+    if (index is None) == (task is None):
+        raise click.UsageError("say which record: either its INDEX, or --task")
+    note = None if kept is None else _checkpoint_in(kept.read(_MAX_FILE_BYTES))
     try:
-        output.write(write_proof(make(directory, shard, index)))
+        at = _signature_of(directory, task, shard) if task is not None else (shard or 1, int(index or 0))
+        output.write(write_proof(make(directory, *at, kept=note)))
     except AuditError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _signature_of(directory: str, task: str, shard: int | None) -> tuple[int, int]:
+    """Find the newest signature for a task."""
+    found = [
+        (entry.shard, entry.stamp.index)
+        for entry in _entries(directory, task, ("signature",))
+        if shard in {None, entry.shard}
+    ]
+    if not found:
+        raise click.ClickException(f"the log in {directory} has no signature for the task {task}")
+    return max(found)
 
 
 @command.command("export")

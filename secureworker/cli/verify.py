@@ -3,10 +3,10 @@
 import asyncio
 import json
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 @click.option("--worker-pool", metavar="POOL", help="The pool it must come from: provisioner/worker-type.")
 @click.option("--root-url", metavar="URL", help="The deployment it must be of; of a TASK_ID, where to fetch it.")
 @click.option(
+    "--log-proof",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="A proof by `audit prove`, in the place of the published one: for what a revoked key signed.",
+)
+@click.option(
     "--output", metavar="DIR", type=click.Path(file_okay=False), help="Keep what is fetched; a new directory."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -43,6 +49,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     run_id: int | None,
     worker_pool: str | None,
     root_url: str | None,
+    log_proof: BinaryIO | None,
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -65,9 +72,12 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     # Here and not above: `--help` of the whole program must not load cryptography.
     from secureworker.core.errors import HostError, ServiceError
     from secureworker.core.ids import RunId, TaskId, WorkerPool
+    from secureworker.core.logproof import MAX_PROOF_BYTES
     from secureworker.signing.verify import Expected, verify_bundle, verify_directory
 
     now = datetime.now(UTC)
+    # A byte too many is enough for the step to say that it is larger than any.
+    proof = None if log_proof is None else log_proof.read(MAX_PROOF_BYTES + 1)
     try:
         trusted = _trusted(trust_file, public_key)
         expected = Expected(
@@ -79,12 +89,13 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
         if files and not Path(target).is_file():
             raise click.UsageError("FILES are for a BUNDLE; a directory has all of its files checked")
         if Path(target).is_dir():
-            verdict = verify_directory(target, trusted, expected, now)
+            verdict = verify_directory(target, trusted, expected, now, log_proof=proof)
         elif Path(target).is_file():
-            verdict = verify_bundle(target, files, trusted, expected, now)
+            verdict = verify_bundle(target, files, trusted, expected, now, log_proof=proof)
         else:
             where = root_url or str(getattr(trusted, "root_url", ""))
-            verdict = asyncio.run(_verify_task(_task_id(target), where, trusted, expected, output))
+            fetching = _Fetching(_task_id(target), where, output, proof)
+            verdict = asyncio.run(_verify_task(fetching, trusted, expected))
     except (ValueError, OSError, HostError, ServiceError) as error:
         raise click.UsageError(str(error)) from error
     _show(verdict, as_json=as_json)
@@ -109,12 +120,21 @@ def _task_id(text: str) -> "TaskId":
         raise click.UsageError(f"{text!r} is no directory, no file, and no task id") from None
 
 
-async def _verify_task(
-    task_id: "TaskId", root_url: str, trusted: "Trust | PublicKey", expected: "Expected", output: str | None
-) -> "Verdict":
+@dataclass(frozen=True, slots=True)
+class _Fetching:
+    """What is to be fetched, from where, to where."""
+
+    task_id: "TaskId"
+    root_url: str
+    output: str | None
+    log_proof: bytes | None
+
+
+async def _verify_task(fetching: _Fetching, trusted: "Trust | PublicKey", expected: "Expected") -> "Verdict":
     """Fetch a run into a directory of its own, and verify that."""
     from secureworker.signing.verify import verify_directory
 
+    task_id, root_url, output = fetching.task_id, fetching.root_url, fetching.output
     if not root_url:
         raise click.UsageError("say by --root-url, or in the trust file, which deployment the task is of")
     if expected.task_id not in {None, task_id}:
@@ -140,7 +160,9 @@ async def _verify_task(
             definition=fetched.definition,
             run_state=fetched.state,
         )
-        return await asyncio.to_thread(verify_directory, directory, trusted, about, datetime.now(UTC))
+        return await asyncio.to_thread(
+            verify_directory, directory, trusted, about, datetime.now(UTC), log_proof=fetching.log_proof
+        )
 
 
 async def _fetch(root_url: str, task_id: "TaskId", run_id: "RunId | None", directory: str) -> "Fetched":

@@ -6,15 +6,15 @@ compared with the checkpoints that others kept. Nothing here reads a file.
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from secureworker.core.audit import BadRecord, Ending, Event, read_record
 from secureworker.core.checkpoint import BadNote, NoteKey, check_proof, parse_proof
-from secureworker.core.evidence import ChainOfTrust
+from secureworker.core.evidence import ChainOfTrust, ProvenanceFacts
 from secureworker.core.ids import ArtifactName
 from secureworker.core.merkle import BadProof
+from secureworker.core.trust import Logged
 
 LOG_PROOF: Final = ArtifactName("public/audit.tlog-proof")
 MAX_PROOF_BYTES: Final = 1024 * 1024
@@ -25,22 +25,11 @@ class NotLogged(ValueError):
     """The proof does not prove this signature."""
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """Where a signature is written down."""
-
-    origin: str
-    """The log, and its shard."""
-    index: int
-    size: int
-    """Of the log, when the proof was made."""
-
-
 def check_logged(
     content: bytes,
     key: tuple[bytes, Callable[[bytes, bytes], bool]],
-    chain: ChainOfTrust,
-    bodies: tuple[bytes, bytes | None],
+    about: ChainOfTrust | ProvenanceFacts,
+    bodies: Mapping[str, bytes | None],
 ) -> Logged:
     """Check a proof against the statements that it was published with.
 
@@ -52,8 +41,8 @@ def check_logged(
     Args:
         content: the file.
         key: the public key whose signature of the statements was found good, and what checks its signatures.
-        chain: the chain of trust.
-        bodies: the chain of trust as it was signed, and the provenance statement if there is one.
+        about: what the statements say, of which run and worker.
+        bodies: what was signed, by the names that the record has for it; None: the record must have none either.
 
     Raises:
         NotLogged: a step does not pass.
@@ -69,15 +58,15 @@ def check_logged(
         raise NotLogged(str(error)) from error
     # 3.
     named = _ORIGIN.fullmatch(origin)
-    if named is None or {named[1], str(stamp.worker)} != {str(chain.worker)} or stamp.index != proof.index:
+    if named is None or {named[1], str(stamp.worker)} != {str(about.worker)} or stamp.index != proof.index:
         raise NotLogged("the log is another worker's, or the record is one of another place")
     # 4.
     digests = dict(record.digests)
-    signed, statement = (None if body is None else hashlib.sha256(body).hexdigest() for body in bodies)
     if (record.event, record.ending) != (Event.SIGNATURE, Ending.OK):
         raise NotLogged("the record is none of a signature")
-    if record.run != (chain.task_id, chain.run_id):
+    if record.run != (about.task_id, about.run_id):
         raise NotLogged("the record is one of another run")
-    if (digests.get("chainOfTrust"), digests.get("provenance")) != (signed, statement):
+    signed = {name: None if body is None else hashlib.sha256(body).hexdigest() for name, body in bodies.items()}
+    if signed != {name: digests.get(name) for name in signed}:
         raise NotLogged("the record is one of other statements")
-    return Logged(origin, proof.index, checkpoint.size)
+    return Logged(checkpoint, proof.index)

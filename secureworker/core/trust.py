@@ -2,7 +2,8 @@
 
 No timestamp authority is asked: the time of a statement is what its signer says, or what the Queue said of the task.
 Days of validity keep honest keys in order. Against a key that somebody stole only its revocation helps, and that goes
-by positions in the pool's audit log, which the thief cannot move.
+by positions in the pool's audit logs as of checkpoints that somebody else kept, which the thief cannot move. A size
+alone would not do: who has the key signs another log of that size.
 """
 
 import base64
@@ -13,6 +14,7 @@ from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Final, TypeAlias
 
+from secureworker.core.checkpoint import Checkpoint
 from secureworker.core.ids import WorkerPool
 from secureworker.core.policy import TrustedPool
 
@@ -54,8 +56,8 @@ class TrustKey:
     """First day, in UTC."""
     valid_until: date | None = None
     """Last day, in UTC."""
-    last_good_log_size: int | None = None
-    """Of a revoked key: how many records the pool's audit log had while the key was its owner's alone."""
+    last_good: tuple[Checkpoint, ...] = ()
+    """Of a revoked key: what its audit logs were while the key was its owner's alone, each shard at most once."""
 
     def __post_init__(self) -> None:
         if len(self.raw) != KEY_BYTES:
@@ -108,13 +110,21 @@ Trusted: TypeAlias = Trust | OneKey
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """That a record is at `index` of the log with exactly this root: a fact of hashes, whoever signed for it."""
+
+    checkpoint: Checkpoint
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
     """When something was signed, as well as it is known."""
 
     earliest: datetime
     latest: datetime
-    log_index: int | None = None
-    """Of the signature's record in the pool's audit log, where that was proved."""
+    logged: Logged | None = None
+    """Where the record of the signature was proved to be."""
 
 
 def why_not_trusted(trusted: Trusted, raw: bytes, worker_pool: WorkerPool, signed: Signed) -> str:
@@ -122,7 +132,7 @@ def why_not_trusted(trusted: Trusted, raw: bytes, worker_pool: WorkerPool, signe
 
     1. The pool that the statement is about is one that the trust file has.
     2. The key is that pool's: another pool's key is as bad as a stranger's.
-    3. It is not revoked, or the signature is proved to be older than its revocation.
+    3. It is not revoked, or the signature is proved to be in a log as the trust file knows it from before.
     4. The time of signing has a day on which the key was valid.
     """
     if isinstance(trusted, OneKey):
@@ -136,8 +146,8 @@ def why_not_trusted(trusted: Trusted, raw: bytes, worker_pool: WorkerPool, signe
     if key is None:
         return f"{fingerprint(raw)} is no key of the worker pool {worker_pool}"
     # 3.
-    if key.state is KeyState.REVOKED and not _before_revocation(key, signed):
-        return _revoked(key)
+    if key.state is KeyState.REVOKED and (why := _not_from_before(key, signed.logged)):
+        return f"{key.fingerprint} is revoked, and {why}"
     # 4.
     return _out_of_days(key, signed)
 
@@ -151,17 +161,37 @@ def _out_of_days(key: TrustKey, signed: Signed) -> str:
     return ""
 
 
-def _before_revocation(key: TrustKey, signed: Signed) -> bool:
-    size, index = key.last_good_log_size, signed.log_index
-    return size is not None and index is not None and 0 <= index < size
+def _not_from_before(key: TrustKey, logged: Logged | None) -> str:
+    """Say why a signature is not shown to be older than the revocation; nothing where it is.
+
+    1. The trust file knows a log of the key from before.
+    2. The record of the signature is proved to be in some log.
+    3. It is that log, name, size and root: then its index is below that size.
+    """
+    # 1.
+    if not key.last_good:
+        return "the trust file has no checkpoint of a log from before (last-good-checkpoints)"
+    # 2.
+    if logged is None:
+        return "no proof shows that this is in its log from before (public/audit.tlog-proof, or --log-proof)"
+    shown = logged.checkpoint
+    good = next((one for one in key.last_good if one.origin == shown.origin), None)
+    if good is None:
+        return f"the trust file has no checkpoint of {shown.origin} from before"
+    # 3. The values, not the signature: that one the thief can make.
+    return "" if shown == good else _another_log(logged, good)
 
 
-def _revoked(key: TrustKey) -> str:
-    if key.last_good_log_size is None:
-        return f"{key.fingerprint} is revoked"
+def _another_log(logged: Logged, good: Checkpoint) -> str:
+    """Say in what the log in which a record was proved to be differs from the good one of the same name."""
+    shown = logged.checkpoint
+    if shown.size == good.size:
+        return f"the proof is of another {shown.origin} with {good.size} records: its root is not the trust file's"
+    if logged.index >= good.size:
+        return f"this is record {logged.index} of {shown.origin}, of which only the first {good.size} count"
     return (
-        f"{key.fingerprint} is revoked; only what is among the first {key.last_good_log_size} records of the pool's "
-        "audit log counts, and this was not shown to be"
+        f"the proof is of {shown.origin} as it was with {shown.size} records, the trust file knows its first "
+        f"{good.size}; have it proved there: secureworker audit prove --checkpoint, and verify --log-proof"
     )
 
 

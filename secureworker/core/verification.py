@@ -24,7 +24,17 @@ from secureworker.core.ids import RunId, TaskId, WorkerIdentity, WorkerPool
 from secureworker.core.provenance import PROVENANCE, message
 from secureworker.core.schemas import CompiledSchema
 from secureworker.core.statement import CHAIN_OF_TRUST
-from secureworker.core.trust import Implementation, Signed, Trust, Trusted, fingerprint, hint, why_not_trusted
+from secureworker.core.trust import (
+    Implementation,
+    KeyState,
+    Logged,
+    Signed,
+    Trust,
+    Trusted,
+    fingerprint,
+    hint,
+    why_not_trusted,
+)
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
@@ -85,6 +95,8 @@ class StatementSteps:
     chain: ChainOfTrust | None = None
     envelope: Envelope | None = None
     facts: ProvenanceFacts | None = None
+    logged: Logged | None = None
+    """Where a proof shows the signature to be written down."""
 
     def check_signature(self) -> str:
         """The signature of the chain of trust is a trusted key's, over exactly the bytes of the file."""
@@ -118,18 +130,26 @@ class StatementSteps:
     def check_key(self) -> str:
         """The key that signed is one of the pool that the statements are about, and was valid when they were signed."""
         if self.facts is not None:
-            pool, signed = self.facts.worker.pool, Signed(self.facts.finished, self.facts.finished)
+            pool, signed = self.facts.worker.pool, Signed(self.facts.finished, self.facts.finished, self.logged)
         else:
             # A chain of trust has no time in it. The Queue gives a run out after `created`, and takes no end of it
             # after `deadline`.
             task = self.the_chain().definition
-            pool, signed = self.the_chain().worker.pool, Signed(task.created, task.deadline)
+            pool, signed = self.the_chain().worker.pool, Signed(task.created, task.deadline, self.logged)
         if self.now is not None and signed.earliest > self.now + _CLOCKS_DIFFER:
             raise NotVerified(f"it says of itself that it is of {signed.earliest.astimezone(UTC)}, which is to come")
         why = why_not_trusted(self.trusted, self.signer, pool, signed)
         if why:
             raise NotVerified(why)
-        return f"{fingerprint(self.signer)} counts for {pool}"
+        return f"{fingerprint(self.signer)} counts for {pool}{self._in_spite_of_revocation(pool)}"
+
+    def _in_spite_of_revocation(self, pool: WorkerPool) -> str:
+        listed = self.trusted.pool(pool) if isinstance(self.trusted, Trust) else None
+        key = next((key for key in listed.keys if key.raw == self.signer), None) if listed else None
+        if key is None or key.state is not KeyState.REVOKED or self.logged is None:
+            return ""
+        good = self.logged.checkpoint
+        return f", though it is revoked: record {self.logged.index} of the {good.size} of {good.origin} from before"
 
     def check_envelope(self) -> str:
         """Provenance is there if the worker makes it; its only signature is by the same key, over payload and type."""

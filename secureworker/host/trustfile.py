@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path as FilePath
 from typing import Any
 
+from secureworker.core.checkpoint import BadNote, Checkpoint, parse_checkpoint
 from secureworker.core.errors import SettingsError
 from secureworker.core.ids import WorkerPool
 from secureworker.core.schemas import CompiledSchema, Path
@@ -105,16 +106,36 @@ def _key(at: Path, written: dict[str, Any], found: list[tuple[Path, str]]) -> Tr
         found.append(((*at, "id"), f"found {written['id']!r}; the key's fingerprint is {fingerprint(raw)}"))
     first, last = (_day(at, name, written, found) for name in ("valid-from", "valid-until"))
     state = KeyState(written["state"])
-    size: int | None = written.get("last-good-log-size")
     if first is not None and last is not None and last < first:
         found.append(((*at, "valid-until"), f"found {last}, which is before valid-from, {first}"))
     for wanted, name in ((KeyState.NEXT, "valid-from"), (KeyState.RETIRED, "valid-until")):
         if state is wanted and name not in written:
             found.append(((*at, "state"), f"found {state.value!r} without {name}; add the day"))
-    if size is not None and state is not KeyState.REVOKED:
-        message = f"found it on a key that is {state.value}; only revoked ones have it"
-        found.append(((*at, "last-good-log-size"), message))
-    return TrustKey(raw, state, first, last, size)
+    return TrustKey(raw, state, first, last, tuple(_last_good(at, written, state, found)))
+
+
+def _last_good(
+    at: Path, written: dict[str, Any], state: KeyState, found: list[tuple[Path, str]]
+) -> Iterator[Checkpoint]:
+    """Read the checkpoints of a revoked key's logs: of this pool's workers, each shard once."""
+    name = "last-good-checkpoints"
+    pool, origins = at[1], set()
+    if name in written and state is not KeyState.REVOKED:
+        found.append(((*at, name), f"found it on a key that is {state.value}; only revoked ones have it"))
+    for index, text in enumerate(written.get(name, ())):
+        where: Path = (*at, name, index)
+        try:
+            # The signatures of a whole checkpoint, after its blank line, say nothing about a key that was stolen.
+            checkpoint = parse_checkpoint(text.partition("\n\n")[0].strip().encode() + b"\n")
+        except BadNote as error:
+            found.append((where, f"found {text[:80]!r}: {error}; write the first three lines of the checkpoint"))
+            continue
+        if not checkpoint.origin.startswith(f"secureworker/{pool}/"):
+            found.append((where, f"found a checkpoint of {checkpoint.origin}, which is no log of {pool}"))
+        if checkpoint.origin in origins:
+            found.append((where, f"{checkpoint.origin} is here twice; keep the one that is surely good"))
+        origins.add(checkpoint.origin)
+        yield checkpoint
 
 
 def _day(at: Path, name: str, written: dict[str, Any], found: list[tuple[Path, str]]) -> date | None:

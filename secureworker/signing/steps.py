@@ -7,18 +7,26 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from secureworker.core.evidence import SIGNATURE_BYTES, Artifacts, BadEvidence, read_bundle, strict_json
+from secureworker.core.evidence import (
+    SIGNATURE_BYTES,
+    Artifacts,
+    BadEvidence,
+    ChainOfTrust,
+    ProvenanceFacts,
+    read_bundle,
+    strict_json,
+)
 from secureworker.core.ids import Sha256
-from secureworker.core.logproof import LOG_PROOF, MAX_PROOF_BYTES, Logged, NotLogged, check_logged
+from secureworker.core.logproof import LOG_PROOF, MAX_PROOF_BYTES, NotLogged, check_logged
 from secureworker.core.provenance import PROVENANCE, message
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
 from secureworker.core.summary import SUMMARY, verification_summary
-from secureworker.core.trust import fingerprint, hint
+from secureworker.core.trust import Logged, fingerprint, hint
 from secureworker.core.verification import MAX_BODY_BYTES, NotVerified, StatementSteps
 from secureworker.host.beneath import open_beneath
 
@@ -85,7 +93,8 @@ class Verification(StatementSteps):
 
     files: Files | None = None
     summarised: bool = False
-    logged: Logged | None = None
+    log_proof: bytes | None = None
+    """A proof that was given, and counts in the place of one that was published."""
     others: tuple[str, ...] = field(default=())
     """Paths of files that are to be among the subjects of a bundle that stands alone."""
 
@@ -122,20 +131,34 @@ class Verification(StatementSteps):
 
     def check_log(self) -> str:
         """A proof that is there proves these very statements: their signature is in the log of the worker's signer."""
-        if not self._files().exists(LOG_PROOF):
-            return "no proof is there"
-        content = self._files().read(LOG_PROOF, MAX_PROOF_BYTES)
+        content = self.log_proof
+        if content is None:
+            if not self._files().exists(LOG_PROOF):
+                return "no proof is there"
+            content = self._files().read(LOG_PROOF, MAX_PROOF_BYTES)
+        provenance = None if self.envelope is None else self.envelope.payload
+        return self._check_proof(content, self.the_chain(), {"chainOfTrust": self.signed, "provenance": provenance})
+
+    def check_lone_log(self) -> str:
+        """A proof that was given proves that the signature of this very statement is in its signer's log."""
+        if self.log_proof is None:
+            return "no proof was given"
+        assert self.envelope is not None
+        return self._check_proof(self.log_proof, self.the_facts(), {"provenance": self.envelope.payload})
+
+    def _check_proof(
+        self, content: bytes, about: ChainOfTrust | ProvenanceFacts, bodies: Mapping[str, bytes | None]
+    ) -> str:
         signer = self.signer
 
         def verifies(signature: bytes, content: bytes) -> bool:
             return self.checks.verifies(signer, signature, content)
 
-        bodies = (self.signed, None if self.envelope is None else self.envelope.payload)
         try:
-            self.logged = check_logged(content, (signer, verifies), self.the_chain(), bodies)
+            self.logged = check_logged(content, (signer, verifies), about, bodies)
         except NotLogged as error:
             raise NotVerified(f"{LOG_PROOF}: {error}") from error
-        return f"the signature is record {self.logged.index} of {self.logged.origin}"
+        return f"the signature is record {self.logged.index} of {self.logged.checkpoint.origin}"
 
     def check_hashes(self) -> str:
         """Every artifact that is listed is there, as a regular file, with the digest that was signed."""
@@ -155,7 +178,7 @@ class Verification(StatementSteps):
     def check_nothing_else(self) -> str:
         """No other file is there but logs, statements and signatures, for which nothing is claimed."""
         known = {*self.the_chain().artifacts, *_NOT_LISTED}
-        proved = ((PROVENANCE, self.facts), (SUMMARY, self.summarised or None), (LOG_PROOF, self.logged))
+        proved = ((PROVENANCE, self.facts), (SUMMARY, self.summarised or None), (LOG_PROOF, self._published_proof()))
         known |= {name for name, proof in proved if proof is not None}
         others = [name for name in self._files().walk() if name not in known]
         beside = [name for name in others if name.startswith(_NOT_LISTED_PREFIXES)]
@@ -165,6 +188,10 @@ class Verification(StatementSteps):
         return "no other artifacts" + (
             f"; not covered by the signature: {', '.join(map(ascii, beside))}" if beside else ""
         )
+
+    def _published_proof(self) -> Logged | None:
+        """Give what the published proof proved; one that was given in its place says nothing about it."""
+        return self.logged if self.log_proof is None else None
 
     def check_given_files(self) -> str:
         """Every file that was given has the digest of a subject, and of that one which its name fits, if any does."""

@@ -55,13 +55,19 @@ _BUNDLE: Final[Steps[Verification]] = (
     ("provenance", Verification.check_lone_envelope),
     ("statement", Verification.read_statement),
     ("subject", Verification.check_lone_subject),
+    ("log", Verification.check_lone_log),
     ("key", Verification.check_key),
     ("hashes", Verification.check_given_files),
 )
 
 
 def verify_directory(
-    directory: str, trusted: Trust | PublicKey, expected: Expected, now: datetime | None = None
+    directory: str,
+    trusted: Trust | PublicKey,
+    expected: Expected,
+    now: datetime | None = None,
+    *,
+    log_proof: bytes | None = None,
 ) -> Verdict:
     """Take the steps for a directory of artifacts, up to the first that does not pass.
 
@@ -70,6 +76,7 @@ def verify_directory(
         trusted: whose signatures count.
         expected: what they must be about.
         now: the time; a statement from later than that does not pass. None: any time will do.
+        log_proof: a proof that the signature is in its signer's log, in the place of the one that was published.
 
     Raises:
         OSError: the directory itself cannot be opened.
@@ -77,14 +84,22 @@ def verify_directory(
     """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        verification = Verification(_trusted(trusted), expected, now, checks(), files=Files(root, directory))
+        verification = Verification(
+            _trusted(trusted), expected, now, checks(), files=Files(root, directory), log_proof=log_proof
+        )
         return _verdict(verification, _DIRECTORY)
     finally:
         os.close(root)
 
 
 def verify_bundle(
-    bundle: str, files: tuple[str, ...], trusted: Trust | PublicKey, expected: Expected, now: datetime | None = None
+    bundle: str,
+    files: tuple[str, ...],
+    trusted: Trust | PublicKey,
+    expected: Expected,
+    now: datetime | None = None,
+    *,
+    log_proof: bytes | None = None,
 ) -> Verdict:
     """Take the steps for a provenance bundle by itself, and for files that shall be among its subjects.
 
@@ -97,7 +112,7 @@ def verify_bundle(
     if len(content) > 2 * MAX_BODY_BYTES:
         raise ValueError(f"{bundle} has more than {2 * MAX_BODY_BYTES} bytes, and so is no bundle")
     verification = Verification(
-        _trusted(trusted), expected, now, checks(), bundle=content, has_bundle=True, others=files
+        _trusted(trusted), expected, now, checks(), bundle=content, has_bundle=True, others=files, log_proof=log_proof
     )
     return _verdict(verification, _BUNDLE)
 

@@ -21,7 +21,7 @@ TRUST = Trust(
                 TrustKey(ACTIVE, valid_from=date(2026, 1, 1), valid_until=date(2026, 12, 31)),
                 TrustKey(NEXT, KeyState.NEXT, valid_from=date(2027, 1, 1)),
                 TrustKey(RETIRED, KeyState.RETIRED, valid_until=date(2025, 12, 31)),
-                TrustKey(REVOKED, KeyState.REVOKED, last_good_log_size=9),
+                TrustKey(REVOKED, KeyState.REVOKED, last_good=()),
             ),
         ),
         TrustPool(BUILDS, Implementation.GENERIC_WORKER, (TrustKey(BUILD), TrustKey(ACTIVE))),

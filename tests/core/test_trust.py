@@ -1,14 +1,17 @@
 """Whose signature counts for what, and when."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
+from secureworker.core.checkpoint import Checkpoint
 from secureworker.core.ids import WorkerPool
 from secureworker.core.policy import TrustedKey, TrustedPool
 from secureworker.core.trust import (
     Implementation,
     KeyState,
+    Logged,
     OneKey,
     Signed,
     Trust,
@@ -62,17 +65,49 @@ def test_where_the_time_is_known_as_a_span_one_day_of_it_is_enough() -> None:
 
 
 def test_a_revoked_key_does_not_count_in_its_days_either() -> None:
-    assert why(TrustKey(RAW, KeyState.REVOKED, DAY, DAY)).endswith("is revoked")
+    reason = why(TrustKey(RAW, KeyState.REVOKED, DAY, DAY))
+
+    assert "is revoked, and the trust file has no checkpoint of a log from before" in reason
 
 
-@pytest.mark.parametrize(("index", "counts"), [(None, False), (0, True), (9, True), (10, False), (-1, False)])
-def test_of_a_revoked_key_only_what_the_log_shows_to_be_older_counts(index: int | None, *, counts: bool) -> None:
-    key = TrustKey(RAW, KeyState.REVOKED, last_good_log_size=10)
+GOOD = Checkpoint("secureworker/a/b/dc1/w/000002", 10, bytes(32))
+OF_ANOTHER = Checkpoint("secureworker/a/b/dc1/w/000001", 7, bytes(32))
 
-    reason = why(key, Signed(NOON, NOON, index))
 
-    assert (reason == "") is counts
-    assert counts or "the first 10 records" in reason
+@pytest.mark.parametrize(
+    ("logged", "says"),
+    [
+        (Logged(GOOD, 0), ""),
+        (Logged(GOOD, 9), ""),
+        (None, "no proof shows that this is in its log from before"),
+        (
+            Logged(replace(GOOD, origin="secureworker/a/b/dc1/w/000003"), 0),
+            "no checkpoint of secureworker/a/b/dc1/w/000003",
+        ),
+        # The thief's own tree, of the same size.
+        (Logged(replace(GOOD, root=bytes(31) + b"x"), 0), "its root is not the trust file's"),
+        (
+            Logged(replace(GOOD, size=11), 10),
+            "this is record 10 of secureworker/a/b/dc1/w/000002, of which only the first 10 count",
+        ),
+        # Older it says, by a log of which nothing shows that it is the same.
+        (Logged(replace(GOOD, size=9), 8), "have it proved there: secureworker audit prove --checkpoint"),
+        (Logged(replace(GOOD, size=99), 3), "have it proved there: secureworker audit prove --checkpoint"),
+    ],
+)
+def test_of_a_revoked_key_only_what_is_in_the_log_from_before_counts(logged: Logged | None, says: str) -> None:
+    key = TrustKey(RAW, KeyState.REVOKED, last_good=(OF_ANOTHER, GOOD))
+
+    reason = why(key, Signed(NOON, NOON, logged))
+
+    assert says in reason
+    assert (reason == "") is (says == "")
+
+
+def test_what_a_revoked_key_signed_before_still_has_its_days() -> None:
+    key = TrustKey(RAW, KeyState.REVOKED, valid_until=date(2026, 6, 14), last_good=(GOOD,))
+
+    assert "was valid until 2026-06-14" in why(key, Signed(NOON, NOON, Logged(GOOD, 0)))
 
 
 def test_another_pools_key_is_as_bad_as_a_strangers() -> None:

@@ -1,5 +1,6 @@
 """Trust files, read strictly."""
 
+import base64
 import json
 from collections.abc import Callable
 from datetime import date
@@ -64,12 +65,59 @@ def test_the_schemas_own_example_is_one(checkout: Path, tmp_path: Path) -> None:
     assert load_trust(str(tmp_path / "trust.json")).pools
 
 
-def test_of_a_revoked_key_the_last_good_position_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "trust.yml").write_text(GOOD.replace("state: active", "state: revoked\n        last-good-log-size: 7"))
+ROOT = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I="
+CHECKPOINT = f"secureworker/releng/signing/dc1/w/000001\n7\n{ROOT}\n"
+
+
+def revoked(*checkpoints: str) -> str:
+    """Give the trust file in which the key is revoked, with what its logs were before."""
+    listed = "".join(f"          - {json.dumps(one)}\n" for one in checkpoints)
+    return GOOD.replace("state: active", f"state: revoked\n        last-good-checkpoints:\n{listed.rstrip()}")
+
+
+@pytest.mark.parametrize("signatures", ["", "\nfirst line of no signature\n", "\n\u2014 secureworker/x AAAA\n"])
+def test_of_a_revoked_key_the_last_good_checkpoints_are_kept(tmp_path: Path, signatures: str) -> None:
+    other = CHECKPOINT.replace("000001", "000002")
+    (tmp_path / "trust.yml").write_text(revoked(CHECKPOINT + signatures, other))
 
     (pool,) = load_trust(str(tmp_path / "trust.yml")).pools
 
-    assert (pool.keys[0].state, pool.keys[0].last_good_log_size) == (KeyState.REVOKED, 7)
+    assert pool.keys[0].state is KeyState.REVOKED
+    assert [(one.origin[-6:], one.size) for one in pool.keys[0].last_good] == [("000001", 7), ("000002", 7)]
+    assert all(base64.b64encode(one.root).decode() == ROOT for one in pool.keys[0].last_good)
+
+
+def test_a_checkpoint_is_written_as_the_block_of_text_that_it_is(tmp_path: Path) -> None:
+    block = "\n".join(f"            {line}" for line in CHECKPOINT.splitlines())
+    text = GOOD.replace("state: active", f"state: revoked\n        last-good-checkpoints:\n          - |\n{block}")
+    (tmp_path / "trust.yml").write_text(text)
+
+    assert load_trust(str(tmp_path / "trust.yml")).pools[0].keys[0].last_good[0].size == 7
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "says"),
+    [
+        ([CHECKPOINT.replace("\n7\n", "\n07\n")], "write the first three lines of the checkpoint"),
+        ([CHECKPOINT.partition(ROOT)[0]], "write the first three lines of the checkpoint"),
+        ([CHECKPOINT.replace(ROOT, ROOT[4:])], "write the first three lines of the checkpoint"),
+        (["7"], "the first three lines of a checkpoint"),
+        ([CHECKPOINT.replace("releng/signing", "releng/signin")], "which is no log of releng/signing"),
+        ([CHECKPOINT.replace("releng/signing", "releng/signing-2")], "which is no log of releng/signing"),
+        ([CHECKPOINT, CHECKPOINT.replace("\n7\n", "\n8\n")], "is here twice; keep the one that is surely good"),
+    ],
+)
+def test_what_is_no_checkpoint_of_this_pools_logs_is_refused(
+    refused: Refused, checkpoints: list[str], says: str
+) -> None:
+    assert says in refused(revoked(*checkpoints))
+
+
+def test_a_size_alone_is_not_taken_for_a_log(refused: Refused) -> None:
+    # Who has the key signs another log of the same size: only its root tells the two apart.
+    assert "last-good-log-size" in refused(
+        GOOD.replace("state: active", "state: revoked\n        last-good-log-size: 7")
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +135,7 @@ def test_of_a_revoked_key_the_last_good_position_is_kept(tmp_path: Path) -> None
         ("        state: active\n", "", 7, "state"),
         ("valid-from: 2026-01-01", "valid-from: 2026-02-30", 10, "day is out of range"),
         ("valid-until: 2027-06-01", "valid-until: 2025-12-31", 11, "before valid-from"),
-        ("comment: made", "last-good-log-size: 3 # made", 12, "only revoked ones have it"),
+        ("comment: made", "last-good-checkpoints: [] # made", 12, "only revoked ones have it"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_line_and_key(

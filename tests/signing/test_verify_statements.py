@@ -217,7 +217,6 @@ def test_a_run_of_another_deployment_is_noticed(published: Path, key: SigningKey
     ("fields", "why"),
     [
         ({"state": KeyState.REVOKED}, "is revoked"),
-        ({"state": KeyState.REVOKED, "last_good_log_size": 5}, "the first 5 records"),
         ({"state": KeyState.RETIRED, "valid_until": DAY - timedelta(days=1)}, "was valid until"),
         ({"state": KeyState.NEXT, "valid_from": DAY + timedelta(days=1)}, "is valid from"),
     ],
@@ -345,7 +344,7 @@ def test_a_bundle_by_itself_is_verified_with_the_files_that_are_given(
     verdict = lone(published, published / "public" / "a.txt", renamed, trusted=trust_in(key, root_url=ROOT_URL))
 
     assert verdict.verified
-    assert [step.name for step in verdict.steps] == ["provenance", "statement", "subject", "key", "hashes"]
+    assert [step.name for step in verdict.steps] == ["provenance", "statement", "subject", "log", "key", "hashes"]
     assert verdict.steps[-1].details == ("2 files are as they were signed, of 2 subjects",)
     assert (verdict.task_id, verdict.run_id) == (TASK_ID, 0)
 
