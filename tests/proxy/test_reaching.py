@@ -4,10 +4,13 @@ import asyncio
 import fcntl
 import socket
 import struct
+import subprocess
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +105,7 @@ GLOBAL = "198.41.0.4"
 ANOTHER = "193.0.14.129"
 
 
-def in_a_namespace(work: Callable[[], Awaitable[None]]) -> None:
+def in_a_namespace(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Do something in a network of its own, where this host has two global addresses, IPv4 and IPv6."""
     failed: list[BaseException] = []
 
@@ -111,7 +114,7 @@ def in_a_namespace(work: Callable[[], Awaitable[None]]) -> None:
             kernel.unshare_network()
             for number, address in enumerate(("127.0.0.1", GLOBAL, ANOTHER)):
                 give_address("lo" if not number else f"lo:{number}", address)
-            asyncio.run(work())  # type: ignore[arg-type]  # an awaitable that is a coroutine
+            asyncio.run(work())
         except BaseException as error:  # noqa: BLE001 - raised below, in the test's own thread
             failed.append(error)
 
@@ -168,3 +171,69 @@ def test_an_internal_name_may_have_an_address_of_this_very_host() -> None:
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
     in_a_namespace(work)
+
+
+def ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True)
+
+
+@pytest.mark.sandbox
+def test_an_address_that_only_a_route_makes_this_hosts_own_is_refused_too() -> None:
+    """There, the two ends of a connection have different addresses."""
+
+    async def work() -> None:
+        ip(f"route add local 198.97.190.0/24 dev lo src {GLOBAL}")
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "198.97.190.53", 8000)
+        named = Doors(destinations=(Destination("files.test", 8000),))
+        async with server, doors_open(named, names={"files.test": "198.97.190.53"}) as opened:
+            assert status(await say(opened.egress, CONNECT % b"files.test:8000")) == 403
+
+    in_a_namespace(work)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+def test_a_public_name_of_another_host_is_reached_also_where_all_addresses_can_be_bound_to(nonlocal_bind: str) -> None:
+    async def work() -> None:
+        Path("/proc/sys/net/ipv4/ip_nonlocal_bind").write_text(nonlocal_bind)
+        with another_host("199.7.83.42") as listener:
+            ip("link set here up")
+            ip("addr add 199.7.83.41/24 dev here")
+            server = await asyncio.start_server(lambda _, writer: writer.close(), sock=listener)
+            named = Doors(destinations=(Destination("files.test", 8000), Destination("home.test", 8000)))
+            names = {"files.test": "199.7.83.42", "home.test": GLOBAL}
+            home = await asyncio.start_server(lambda _, writer: writer.close(), GLOBAL, 8000)
+            async with server, home, doors_open(named, names=names) as opened:
+                reader, writer = await asyncio.open_connection("127.0.0.1", opened.egress)
+                with closing(writer):
+                    writer.write(CONNECT % b"files.test:8000")
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                assert status(await say(opened.egress, CONNECT % b"home.test:8000")) == 403
+
+    in_a_namespace(work)
+
+
+@contextmanager
+def another_host(address: str) -> Iterator[socket.socket]:
+    """Make a second namespace, at the other end of a cable named `here`; give a listener there."""
+    made: list[socket.socket] = []
+    ready, cabled, done = threading.Event(), threading.Event(), threading.Event()
+
+    def enter() -> None:
+        kernel.unshare_network()
+        ready.set()
+        cabled.wait(SECONDS)
+        ip("link set there up")
+        ip(f"addr add {address}/24 dev there")
+        made.append(socket.create_server((address, 8000)))
+        done.set()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    ready.wait(SECONDS)
+    ip(f"link add here type veth peer name there netns {thread.native_id}")
+    cabled.set()
+    assert done.wait(SECONDS)
+    thread.join()
+    with made[0] as listener:
+        yield listener
