@@ -5,6 +5,7 @@ Every exception is listed here with its reason. All that is not listed is compar
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
 from secureworker.core.claim import MAX_NESTING, Json, nesting, parse_time
@@ -13,7 +14,6 @@ from secureworker.core.ids import TaskId
 _QUEUE_DEFAULTS: Final[Mapping[str, Json]] = {
     "dependencies": [],
     "extra": {},
-    "priority": "lowest",
     "projectId": "none",
     "requires": "all-completed",
     "retries": 5,
@@ -25,9 +25,28 @@ _QUEUE_DEFAULTS: Final[Mapping[str, Json]] = {
 _POOL_KEYS: Final = ("taskQueueId", "provisionerId", "workerType")
 """Two spellings of one thing, which is compared as one."""
 _TIMES: Final = ("created", "deadline", "expires")
+_ANY_TIME: Final[dict[str, Json]] = {"relative-datestamp": ""}
+"""In the place of a time that the graph says nothing of."""
 _NOTICES: Final = frozenset({"statuses", "checks"})
-"""Routes that the GitHub service adds to hear of its tasks; they cause nothing else."""
+"""Routes that the GitHub service adds to hear of its tasks (`tc-yaml.js`); they cause nothing else."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z")
+_SPAN = re.compile(r"([0-9]{1,9}) ?([a-z]{1,7})")
+_SECONDS: Final[Mapping[str, int]] = {
+    unit: seconds
+    for units, seconds in (
+        (("s", "second", "seconds"), 1),
+        (("min", "minute", "minutes"), 60),
+        (("h", "hour", "hours"), 3600),
+        (("d", "day", "days"), 86400),
+        (("mo", "month", "months"), 30 * 86400),
+        (("y", "year", "years"), 365 * 86400),
+    )
+    for unit in units
+}
+"""Units of a `relative-datestamp` (taskgraph 24, `util/time.py`): months have 30 days, and years 365."""
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_WITHOUT_EFFECT: Final = frozenset({"priority"})
+"""What the Queue lets others change after a task was created (`changeTaskPriority`, v1), and no worker looks at."""
 
 
 def differences_of_entry(
@@ -35,20 +54,24 @@ def differences_of_entry(
 ) -> tuple[str, ...]:
     """Say which keys of a definition are not as its entry in a task graph says.
 
-    What a decision task cannot know when it writes the graph is filled in by it or the Queue later, and may differ:
+    What taskgraph writes into `task-graph.json` is the definition before it makes the task, and this is all that is
+    done to it then (`create.py`; held against taskgraph 24.5.1 in tests/core/test_likeness.py):
 
-    - `created`, `deadline`, `expires`, and every `{"relative-datestamp": ...}`: a time takes its place.
-    - `dependencies`: those of the entry, with or without the decision task itself.
-    - `taskGroupId`, `schedulerId`: the decision task's.
-    - what the Queue completes: its own defaults, and the two spellings of the pool.
+    - every `{"relative-datestamp": ...}` becomes `created` and as much more; only `created` itself can be any time.
+    - `dependencies`: those of the definition, with or without the decision task itself.
+    - `taskGroupId`, `schedulerId`: the decision task's. The Queue has one scheduler for all tasks of a group.
+
+    Besides, what the Queue does: it completes its own defaults and the two spellings of the pool, and lets others
+    change the `priority`.
     """
     task = entry.get("task")
     assert isinstance(task, dict)
     filled: dict[str, Json] = {"schedulerId": scheduler_id, **task, "taskGroupId": str(decision)}
     for key in _TIMES:
-        filled.setdefault(key, {"relative-datestamp": ""})
-    named, written = entry.get("dependencies"), task.get("dependencies")
-    due = {*_texts(list(named.values()) if isinstance(named, dict) else named), *_texts(written)}
+        filled.setdefault(key, _ANY_TIME)
+    named = entry.get("dependencies")
+    # By name they are here too, for graphs whose definitions do not have them.
+    due = set(_texts(task.get("dependencies", list(named.values()) if isinstance(named, dict) else named)))
     got = set(_texts(found.get("dependencies")))
     dependencies: list[Json] = list(got if got in (due, due | {decision}) else due)
     filled["dependencies"] = sorted(dependencies, key=str)
@@ -63,7 +86,11 @@ def differences_of_rendering(
     - `taskId` is the task's, and so is `taskGroupId`, unless the repository says another.
     - Times are compared as moments.
     - `routes` may have those besides by which the GitHub service hears of its tasks.
-    - what is not there is what that service or the Queue completes: their own defaults.
+    - `schedulerId` is that of the GitHub service, unless the repository says another.
+    - what else is not there is what the Queue completes; and others may change the `priority`.
+
+    The service fills in `created` too. A repository must write it all the same (`$fromNow: ''`): the service's own is
+    some milliseconds after the moment that all other times are counted from.
     """
     filled: dict[str, Json] = {"taskGroupId": str(task_id), "schedulerId": "taskcluster-github", **rendered}
     wrong = () if filled.pop("taskId", None) == task_id else ("taskId",)
@@ -77,10 +104,13 @@ def _differences(found: Mapping[str, Json], wanted: Mapping[str, Json]) -> tuple
     if nesting(dict(found)) > MAX_NESTING:
         return (f"nesting deeper than {MAX_NESTING}",)
     one, other = ({**_QUEUE_DEFAULTS, **each} for each in (found, wanted))
-    pools = [_pool(each) for each in (one, other)]
-    wrong = [] if pools[0] == pools[1] else ["taskQueueId"]
-    keys = sorted({*one, *other}.difference(_POOL_KEYS))
-    return (*wrong, *(key for key in keys if not (key in one and key in other and _same(one[key], other[key]))))
+    created = _moment(one.get("created"))
+    wrong = [] if _pool(one) == _pool(other) else ["taskQueueId"]
+    keys = sorted({*one, *other}.difference(_POOL_KEYS, _WITHOUT_EFFECT))
+    return (
+        *wrong,
+        *(key for key in keys if not (key in one and key in other and _same(one[key], other[key], created))),
+    )
 
 
 def _pool(definition: Mapping[str, Json]) -> Json:
@@ -88,20 +118,46 @@ def _pool(definition: Mapping[str, Json]) -> Json:
     return parts[0] if parts[0] is not None else f"{parts[1]}/{parts[2]}"
 
 
-def _same(found: Json, wanted: Json) -> bool:
-    """Whether values are equal: of one type, times as moments, and a time wherever one was yet to be worked out."""
+def _same(found: Json, wanted: Json, created: datetime | None) -> bool:
+    """Whether values are equal: of one type, times as moments, and the time that a relative one becomes."""
     if isinstance(wanted, dict) and wanted.keys() == {"relative-datestamp"}:
-        return isinstance(found, str) and _TIME.fullmatch(found) is not None
+        return _is_due(found, wanted, created)
     if isinstance(found, dict) and isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(_same(found[key], wanted[key]) for key in found)
+        return found.keys() == wanted.keys() and all(_same(found[key], wanted[key], created) for key in found)
     if isinstance(found, list) and isinstance(wanted, list):
-        return len(found) == len(wanted) and all(map(_same, found, wanted))
+        return len(found) == len(wanted) and all(
+            _same(one, other, created) for one, other in zip(found, wanted, strict=True)
+        )
     if isinstance(found, str) and isinstance(wanted, str) and _TIME.fullmatch(found) and _TIME.fullmatch(wanted):
-        try:
-            return parse_time(found) == parse_time(wanted)
-        except ValueError:
-            return found == wanted
+        one, other = _moment(found), _moment(wanted)
+        return found == wanted if one is None or other is None else one == other
     return type(found) is type(wanted) and found == wanted
+
+
+def _is_due(found: Json, wanted: Mapping[str, Json], created: datetime | None) -> bool:
+    """Whether a time is the one that a `relative-datestamp` becomes where it is counted from `created`."""
+    moment = _moment(found)
+    if moment is None or created is None or wanted == _ANY_TIME:
+        return moment is not None
+    span = wanted["relative-datestamp"]
+    written = _SPAN.fullmatch(span) if isinstance(span, str) else None
+    if written is None or written[2] not in _SECONDS:
+        return False
+    try:
+        due = created + timedelta(seconds=int(written[1]) * _SECONDS[written[2]])
+    except OverflowError:
+        return False
+    # Both were cut to milliseconds, of one moment; who rounds them instead may be one off.
+    return abs(moment - due) <= _MILLISECOND
+
+
+def _moment(value: Json) -> datetime | None:
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        return None
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
 
 
 def _texts(value: Json) -> list[str]:

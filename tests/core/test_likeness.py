@@ -1,5 +1,7 @@
 """Tasks held against what makes them: everything is compared, less what is listed."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ FOUND: dict[str, Json] = {
     "deadline": "2026-01-31T13:00:00.000Z",
     "expires": "2026-02-28T13:00:00.000Z",
     "scopes": ["a:b"],
-    "payload": {"command": ["x"], "n": 1, "artifacts": [{"expires": "2026-02-28T13:00:00.000Z"}]},
+    "payload": {"command": ["x"], "n": 1, "artifacts": [{"expires": "2026-02-01T12:00:00.000Z"}]},
     "metadata": {"name": "n"},
     "tags": {},
     "extra": {},
@@ -48,7 +50,8 @@ def of_entry(found: dict[str, Json], dependencies: Json = None, **written: Json)
 
 def test_what_a_decision_task_cannot_know_may_differ() -> None:
     assert of_entry({}) == ()
-    assert of_entry({"created": "2026-01-31T12:00:00.5Z"}) == ()
+    assert of_entry({"deadline": "2026-01-31T13:00:00.001Z"}) == ()
+    assert of_entry({"priority": "high"}) == ()
     assert of_entry({"dependencies": [OTHER]}, {"build": OTHER}) == ()
     assert of_entry({"dependencies": [str(DECISION), OTHER]}, {"build": OTHER}) == ()
     assert of_entry({"dependencies": []}) == ()
@@ -59,15 +62,16 @@ def test_what_a_decision_task_cannot_know_may_differ() -> None:
     [
         ({"payload": {"command": ["y"]}}, "payload"),
         ({"payload": {**WRITTEN["payload"], "artifacts": [{"expires": "soon"}]}}, "payload"),
-        ({"payload": {**WRITTEN["payload"], "n": True, "artifacts": [{"expires": "2026-02-28T13:00:00Z"}]}}, "payload"),
+        ({"payload": {**WRITTEN["payload"], "n": True, "artifacts": [{"expires": "2026-02-01T12:00:00Z"}]}}, "payload"),
         ({"scopes": ["a:b", "c:d"]}, "scopes"),
         ({"routes": ["index.x"]}, "routes"),
         ({"dependencies": [OTHER]}, "dependencies"),
         ({"taskGroupId": OTHER}, "taskGroupId"),
         ({"schedulerId": "t"}, "schedulerId"),
         ({"taskQueueId": "p/v", "workerType": "v"}, "taskQueueId"),
-        ({"created": "now"}, "created"),
-        ({"priority": "high"}, "priority"),
+        ({"deadline": "2026-01-31T13:00:00.002Z"}, "deadline"),
+        ({"deadline": "2026-02-31T13:00:00.000Z"}, "deadline"),
+        ({"expires": None}, "expires"),
         ({"retries": 6}, "retries"),
         ({"metadata": {"name": "n", "more": 1}}, "metadata"),
         ({"new": 1}, "new"),
@@ -80,6 +84,69 @@ def test_all_else_may_not_differ_from_the_graph(found: dict[str, Json], key: str
 def test_a_dependency_that_was_decided_may_not_be_missing() -> None:
     assert of_entry({"dependencies": [str(DECISION)]}, {"build": OTHER}) == ("dependencies",)
     assert of_entry({"dependencies": []}, dependencies={}, requires="all-resolved") == ("requires",)
+
+
+def test_a_time_that_is_counted_from_creation_moves_with_it() -> None:
+    later: dict[str, Json] = {"created": "2026-01-31T13:00:00Z", "deadline": "2026-01-31T14:00:00Z"}
+    payload: Json = {**WRITTEN["payload"], "artifacts": [{"expires": "2026-02-01T13:00:00.000Z"}]}
+    assert of_entry({**later, "payload": payload}) == ()
+    assert of_entry(later) == ("payload",)
+    assert of_entry({"created": "now", "payload": payload}) == ("created",)
+
+
+@pytest.mark.parametrize(
+    ("span", "time"),
+    [
+        ("0 seconds", "2026-01-31T12:00:00.000Z"),
+        ("90 minutes", "2026-01-31T13:30:00.000Z"),
+        ("36h", "2026-02-02T00:00:00.000Z"),
+        ("1 mo", "2026-03-02T12:00:00.000Z"),
+        ("1 year", "2027-01-31T12:00:00.000Z"),
+    ],
+)
+def test_spans_are_those_of_taskgraph(span: str, time: str) -> None:
+    assert of_entry({"expires": time}, expires={"relative-datestamp": span}) == ()
+    assert of_entry({"expires": "2026-02-03T04:05:06Z"}, expires={"relative-datestamp": span}) == ("expires",)
+
+
+@pytest.mark.parametrize("span", ["soon", "1 fortnight", "-1 day", "1 day and more", "999999999 years", 5, None])
+def test_a_span_that_nobody_can_count_is_a_difference(span: Json) -> None:
+    assert of_entry({}, expires={"relative-datestamp": span}) == ("expires",)
+
+
+SAMPLE = json.loads((Path(__file__).parent / "samples" / "taskgraph.json").read_text())
+"""A graph and the definitions of its tasks, both written by taskgraph 24.5.1 itself: `morphed_task_graph`, and
+`create_tasks`. One dependency was made by an earlier push, one is soft, one task runs docker-worker."""
+
+
+def as_the_queue_has_it(task_id: str) -> dict[str, Json]:
+    made = SAMPLE["created"][task_id]
+    pool = f"{made['provisionerId']}/{made['workerType']}"
+    return {"projectId": "none", "requires": "all-completed", "retries": 5, **made, "taskQueueId": pool}
+
+
+@pytest.mark.parametrize("task_id", sorted(SAMPLE["graph"]))
+def test_what_taskgraph_makes_of_its_graph_is_as_the_graph_says(task_id: str) -> None:
+    entry, made, decision = SAMPLE["graph"][task_id], as_the_queue_has_it(task_id), TaskId(SAMPLE["decision"])
+    assert differences_of_entry(made, entry, decision, "app-level-3") == ()
+    for key in sorted(made.keys() - {"created", "priority", "workerType", "provisionerId"}):
+        assert differences_of_entry({**made, key: ["other"]}, entry, decision, "app-level-3") == (key,)
+        less = {name: value for name, value in made.items() if name != key}
+        # What the Queue completes may be left out by whoever writes its answers down.
+        assert differences_of_entry(less, entry, decision, "app-level-3") in ((key,), ())
+    every = made["payload"]
+    assert isinstance(every, dict)
+    for key in every:
+        assert differences_of_entry({**made, "payload": {**every, key: "other"}}, entry, decision, "app-level-3")
+
+
+def test_names_of_dependencies_count_only_where_the_definition_has_none() -> None:
+    def of_task(found: str, written: str) -> tuple[str, ...]:
+        entry: dict[str, Json] = {"task": {**WRITTEN, "dependencies": [written]}, "dependencies": {"a": "a label"}}
+        return differences_of_entry({**FOUND, "dependencies": [found]}, entry, DECISION, "s")
+
+    assert of_task(OTHER, OTHER) == ()
+    assert of_task(OTHER, "a label") == ("dependencies",)
 
 
 def rendered(**changes: Json) -> dict[str, Json]:
@@ -95,6 +162,7 @@ def rendered(**changes: Json) -> dict[str, Json]:
 def test_a_task_is_as_the_repository_makes_it_and_the_queue_completes_it() -> None:
     assert differences_of_rendering(FOUND, rendered(), DECISION) == ()
     assert differences_of_rendering({**FOUND, "routes": ["checks"]}, rendered(), DECISION) == ()
+    assert differences_of_rendering({**FOUND, "priority": "high"}, rendered(), DECISION) == ()
 
 
 @pytest.mark.parametrize(
