@@ -47,8 +47,10 @@ def test_the_wheel_is_what_gets_imported(installed: Path) -> None:
     assert _python(installed, "import secureworker; print(secureworker.__file__)").startswith(str(installed))
 
 
-@pytest.mark.parametrize(("link", "source"), [("_schemas", "schemas"), ("_policies", "policies")])
-def test_the_wheel_holds_every_schema_and_every_policy(checkout: Path, installed: Path, link: str, source: str) -> None:
+@pytest.mark.parametrize(
+    ("link", "source"), [("_schemas", "schemas"), ("_policies", "policies"), ("_units", "deploy/systemd")]
+)
+def test_the_wheel_holds_every_schema_policy_and_unit(checkout: Path, installed: Path, link: str, source: str) -> None:
     package = Path(_python(installed, "import secureworker; print(secureworker.__path__[0])"))
     there = {path.relative_to(package / link): path.read_bytes() for path in _files(package / link)}
 
