@@ -4,7 +4,7 @@ Paths are absolute. What a script is shown and given is in `ScriptRule`; what is
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import TypeAlias
 
 from secureworker.core.doors import Destination
@@ -17,6 +17,7 @@ from secureworker.core.privileges import ExtraScope
 from secureworker.core.schemas import CompiledSchema
 from secureworker.core.secrets import SecretSource, parse_source
 from secureworker.core.templates import Template
+from secureworker.core.trust import TrustPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,27 +132,6 @@ class UpstreamRule:
 
 
 @dataclass(frozen=True, slots=True)
-class TrustedKey:
-    """A key whose signatures count."""
-
-    id: str
-    """Its OpenSSH fingerprint."""
-    public: str
-    """Base64 of 32 bytes."""
-    valid_until: date | None
-    revoked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedPool:
-    """A worker pool whose outputs may be inputs."""
-
-    worker_pool: WorkerPool
-    keys: tuple[TrustedKey, ...]
-    implementation: str
-
-
-@dataclass(frozen=True, slots=True)
 class ScriptRule:
     """One allowlisted script, and all that it gets."""
 
@@ -174,6 +154,8 @@ class ScriptRule:
     exit_codes: ExitCodes
     repeatable: bool
     grace: timedelta
+    live_log: bool = False
+    """Whether its runs' logs may be read while they are written."""
     secrets: tuple[SecretRule, ...] = ()
     network: tuple[Destination, ...] = ()
     taskcluster: TaskclusterRule = TaskclusterRule()
@@ -193,8 +175,11 @@ class Policy:
     worker_pool: WorkerPool
     tasks: TaskConstraints
     scripts: tuple[ScriptRule, ...]
-    trust: tuple[TrustedPool, ...] = ()
+    trust: tuple[TrustPool, ...] = ()
+    """Whose outputs may be inputs: as it stands here, or as the trust file says that is named here."""
+    trust_file: PinnedFile | None = None
+    """Where `trust` is from, with the digest of what was read; None: from the policy itself."""
     worker_scopes: tuple[ExtraScope, ...] = ()
     """What the worker's own credentials must be able to do beside claiming; more they must not."""
     files: tuple[PinnedFile, ...] = ()
-    """The schemas that the policy refers to: by path, with the digest of what was read."""
+    """What the policy refers to, schemas and the trust file: by path, with the digest of what was read."""

@@ -16,7 +16,6 @@ from typing import Final, TypeAlias
 
 from secureworker.core.checkpoint import Checkpoint
 from secureworker.core.ids import WorkerPool
-from secureworker.core.policy import TrustedPool
 
 KEY_BYTES: Final = 32
 _ALGORITHM: Final = b"ssh-ed25519"
@@ -192,28 +191,6 @@ def _another_log(logged: Logged, good: Checkpoint) -> str:
     return (
         f"the proof is of {shown.origin} as it was with {shown.size} records, the trust file knows its first "
         f"{good.size}; have it proved there: secureworker audit prove --checkpoint, and verify --log-proof"
-    )
-
-
-def from_policy(pools: tuple[TrustedPool, ...], root_url: str) -> Trust:
-    """Take over what a policy says under `trust`."""
-    return Trust(
-        tuple(
-            TrustPool(
-                pool.worker_pool,
-                Implementation(pool.implementation),
-                tuple(
-                    TrustKey(
-                        base64.b64decode(key.public),
-                        KeyState.REVOKED if key.revoked else KeyState.ACTIVE,
-                        valid_until=key.valid_until,
-                    )
-                    for key in pool.keys
-                ),
-            )
-            for pool in pools
-        ),
-        root_url,
     )
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cache
 from importlib.resources import files
@@ -14,7 +14,7 @@ from secureworker.core.errors import SettingsError
 from secureworker.core.ids import WorkerPool
 from secureworker.core.schemas import CompiledSchema, Path
 from secureworker.core.trust import Implementation, KeyState, Trust, TrustKey, TrustPool, fingerprint
-from secureworker.host.documents import MAX_BYTES, BadDocument, Document, parse
+from secureworker.host.documents import MAX_BYTES, BadDocument, parse
 
 _STATEMENT = "provenance.schema.json"
 _PARAMETERS = "release-script-parameters.schema.json"
@@ -51,33 +51,47 @@ def load_trust(path: str) -> Trust:
     except OSError as error:
         raise SettingsError(f"the trust file {path} cannot be read: {error.strerror}") from error
     try:
-        document = parse(content, path)
-        return _read(document)
+        return parse_trust(content, path)
     except BadDocument as error:
         raise SettingsError(str(error)) from error
 
 
-def _read(document: Document) -> Trust:
-    """Hold a document against the schema, then against what a schema cannot say.
+def parse_trust(content: bytes, name: str) -> Trust:
+    """Read the bytes of a trust file: held against the schema, then against what a schema cannot say.
 
     Raises:
         BadDocument: it is no trust file.
     """
+    document = parse(content, name)
     problems = document.check(_trust_schema())
     if problems:
         raise BadDocument(tuple(document.complain(path, message) for path, message in problems))
     assert isinstance(document.value, dict)
     value: dict[str, Any] = document.value
-    found: list[tuple[Path, str]] = []
-    pools = tuple(_pool(name, written, found) for name, written in value["worker-pools"].items())
-    found += _contradictions(pools)
+    pools, found = read_pools(value["worker-pools"], ("worker-pools",))
     if found:
         raise BadDocument(tuple(document.complain(path, message) for path, message in found))
     return Trust(pools, value.get("root-url", ""))
 
 
-def _pool(name: str, written: dict[str, Any], found: list[tuple[Path, str]]) -> TrustPool:
-    at: Path = ("worker-pools", name, "keys")
+def read_pools(
+    written: Mapping[str, dict[str, Any]], at: Path
+) -> tuple[tuple[TrustPool, ...], tuple[tuple[Path, str], ...]]:
+    """Read `worker-pools`, of a trust file or a policy, that are as the schema says.
+
+    Args:
+        written: by the names of pools.
+        at: where it stands.
+
+    Returns:
+        the pools, and everything that is wrong with them, with its place.
+    """
+    found: list[tuple[Path, str]] = []
+    pools = tuple(_pool(name, pool, (*at, name, "keys"), found) for name, pool in written.items())
+    return pools, (*found, *_contradictions(pools, at))
+
+
+def _pool(name: str, written: dict[str, Any], at: Path, found: list[tuple[Path, str]]) -> TrustPool:
     keys = tuple(_key((*at, index), key, found) for index, key in enumerate(written["keys"]))
     seen: set[bytes] = set()
     for index, key in enumerate(keys):
@@ -87,15 +101,14 @@ def _pool(name: str, written: dict[str, Any], found: list[tuple[Path, str]]) -> 
     return TrustPool(WorkerPool.parse(name), Implementation(written["implementation"]), keys)
 
 
-def _contradictions(pools: tuple[TrustPool, ...]) -> Iterator[tuple[Path, str]]:
+def _contradictions(pools: tuple[TrustPool, ...], at: Path) -> Iterator[tuple[Path, str]]:
     """Find keys that are revoked for one pool only: who stole a key does not care which pool it was of."""
     revoked = {key.raw: pool.worker_pool for pool in pools for key in pool.keys if key.state is KeyState.REVOKED}
     for pool in pools:
         for index, key in enumerate(pool.keys):
             if key.raw in revoked and key.state is not KeyState.REVOKED:
-                at: Path = ("worker-pools", str(pool.worker_pool), "keys", index, "state")
                 yield (
-                    at,
+                    (*at, str(pool.worker_pool), "keys", index, "state"),
                     f"found {key.state.value!r}, but for {revoked[key.raw]} this key is revoked; revoke it here too",
                 )
 
@@ -105,7 +118,7 @@ def _key(at: Path, written: dict[str, Any], found: list[tuple[Path, str]]) -> Tr
     if fingerprint(raw) != written["id"]:
         found.append(((*at, "id"), f"found {written['id']!r}; the key's fingerprint is {fingerprint(raw)}"))
     first, last = (_day(at, name, written, found) for name in ("valid-from", "valid-until"))
-    state = KeyState(written["state"])
+    state = KeyState(written.get("state", KeyState.ACTIVE.value))
     if first is not None and last is not None and last < first:
         found.append(((*at, "valid-until"), f"found {last}, which is before valid-from, {first}"))
     for wanted, name in ((KeyState.NEXT, "valid-from"), (KeyState.RETIRED, "valid-until")):

@@ -11,6 +11,7 @@ from secureworker.core.claim import Json
 from secureworker.core.outcome import Resolution
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScriptRule
 from secureworker.core.schemas import BadSchema, CompiledSchema
+from secureworker.core.trust import KeyState
 from secureworker.host.documents import nearest
 
 _INTERPRETERS: Final = (
@@ -33,6 +34,8 @@ _SPOKEN_OF: Final = re.compile(r"\bpayload\.(?P<key>[A-Za-z_][A-Za-z0-9_]*)")
 _WITHIN: Final = re.compile(r"\$\{([^}]*)\}")
 _EVERY_TASKS: Final = ("maxRunTime", "upstreamArtifacts")
 """Keys that a payload may have whatever its schema says."""
+_AT_REST: Final = frozenset({KeyState.RETIRED, KeyState.REVOKED})
+"""States of keys that sign nothing any more: their last day is as it should be."""
 _SHALLOW: Final = 2
 """Parts of a path below which a mount shows a whole tree of the host: /opt, /usr/local."""
 
@@ -69,10 +72,12 @@ def _of_policy(policy: Policy, today: date) -> Iterator[Warning]:
     for pool in policy.trust:
         for key in pool.keys:
             at = f"trust.worker-pools.{pool.worker_pool}"
+            if key.state in _AT_REST:
+                continue
             if key.valid_until is None:
-                yield Warning(at, f"the key {key.id} never expires; give it a valid-until")
+                yield Warning(at, f"the key {key.fingerprint} never expires; give it a valid-until")
             elif key.valid_until < today:
-                yield Warning(at, f"the key {key.id} expired on {key.valid_until}; nothing it signs is taken")
+                yield Warning(at, f"the key {key.fingerprint} expired on {key.valid_until}; nothing it signs is taken")
 
 
 def _of_script(rule: ScriptRule) -> Iterator[tuple[str, str]]:
@@ -164,6 +169,8 @@ def _of_ends(rule: ScriptRule) -> Iterator[tuple[str, str]]:
             yield "exit-codes", f"{code} means completed: is that no failure?"
     if rule.repeatable and (rule.network or rule.taskcluster.routes):
         yield "repeatable", "the script may change things elsewhere, and an interrupted run is started again"
+    if rule.live_log and rule.secrets:
+        yield "live-log", "the script has secrets: what masking misses is read before anybody can hold it back"
 
 
 def _of_files(rule: ScriptRule) -> Iterator[tuple[str, str]]:

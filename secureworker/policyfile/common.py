@@ -1,20 +1,30 @@
 """What holds for the whole policy: which tasks may come at all, and whose outputs are trusted."""
 
-import base64
 import hashlib
-import struct
-from datetime import date
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
-from secureworker.core.ids import WorkerPool
-from secureworker.core.policy import DenyRule, Source, TaskConstraints, TrustedKey, TrustedPool
+from secureworker.core.ids import Sha256
+from secureworker.core.plan import PinnedFile
+from secureworker.core.policy import DenyRule, Source, TaskConstraints
 from secureworker.core.privileges import ExtraScope
 from secureworker.core.schemas import BadSchema, CompiledSchema, Path
 from secureworker.core.scopes import overlaps
+from secureworker.core.trust import TrustPool
+from secureworker.host.documents import BadDocument
+from secureworker.host.trustfile import parse_trust, read_pools
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.quantities import parse_duration
 
-_ALGORITHM: Final = b"ssh-ed25519"
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What is said under `trust`."""
+
+    pools: tuple[TrustPool, ...]
+    file: PinnedFile | None = None
+    known: bool = True
+    """Whether it could be read: else no rule can be held against it."""
 
 
 def read_constraints(draft: Draft) -> TaskConstraints:
@@ -101,32 +111,36 @@ def compile_schema(draft: Draft, at: Path, written: dict[str, Any]) -> CompiledS
     return CompiledSchema({})
 
 
-def fingerprint(public: bytes) -> str:
-    """Give the OpenSSH fingerprint of an Ed25519 public key: of its wire form (RFC 8709), without padding."""
-    wire = struct.pack(">I", len(_ALGORITHM)) + _ALGORITHM + struct.pack(">I", len(public)) + public
-    return "SHA256:" + base64.b64encode(hashlib.sha256(wire).digest()).decode().rstrip("=")
+def read_trust(draft: Draft) -> Trusted:
+    """Read `trust`: from the policy, or from the file that it names."""
+    at: Path = ("trust", "file")
+    if draft.has(at):
+        return _read_trust_file(draft, at)
+    at = ("trust", "worker-pools")
+    written = {name: pool for name in draft.keys(at) if (pool := draft.get((*at, name), None)) is not None}
+    pools, found = read_pools(written, at)
+    for path, message in found:
+        draft.complain(path, message)
+    return Trusted(pools)
 
 
-def read_trust(draft: Draft) -> tuple[TrustedPool, ...]:
-    """Read `trust`."""
-    at: Path = ("trust", "worker-pools")
-    pools: list[TrustedPool] = []
-    for name in draft.keys(at):
-        written: dict[str, Any] | None = draft.get((*at, name), None)
-        if written is not None:
-            keys = tuple(_key(draft, (*at, name, "keys", index), key) for index, key in enumerate(written["keys"]))
-            pools.append(TrustedPool(WorkerPool.parse(name), keys, written["implementation"]))
-    return tuple(pools)
-
-
-def _key(draft: Draft, at: Path, written: dict[str, str]) -> TrustedKey:
-    public = base64.b64decode(written["public"])
-    if fingerprint(public) != written["id"]:
-        draft.complain((*at, "id"), f"found {written['id']!r}; the key's fingerprint is {fingerprint(public)}")
-    until: date | None = None
-    if "valid-until" in written:
-        try:
-            until = date.fromisoformat(written["valid-until"])
-        except ValueError as error:
-            draft.complain((*at, "valid-until"), f"found {written['valid-until']!r}: {error}")
-    return TrustedKey(written["id"], written["public"], until, revoked=written.get("state") == "revoked")
+def _read_trust_file(draft: Draft, at: Path) -> Trusted:
+    """Read a trust file: with the checks of a policy, of which it is a part from then on."""
+    written = draft.get(at, "")
+    if written.startswith("/") and not draft.places.host:
+        # Of another host: this one may have another file there, or none.
+        return Trusted((), known=False)
+    try:
+        path = draft.places.resolve(written)
+        content = draft.places.referred(path)
+        trust = parse_trust(content, path)
+    except BadDocument as error:
+        draft.complain_all(at, error.problems)
+        return Trusted((), known=False)
+    except ValueError as error:
+        draft.complain(at, str(error))
+        return Trusted((), known=False)
+    root_url: str = draft.get(("root-url",), "")
+    if trust.root_url and trust.root_url.rstrip("/") != root_url.rstrip("/"):
+        draft.complain(at, f"{path} is for {trust.root_url}, and this policy for {root_url}")
+    return Trusted(trust.pools, PinnedFile(path, Sha256(hashlib.sha256(content).hexdigest())))

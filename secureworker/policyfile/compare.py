@@ -77,7 +77,7 @@ def _of_policy(old: Policy, new: Policy) -> Iterator[Change]:
     yield from _changed("worker-pool", str(old.worker_pool), str(new.worker_pool))
     before, after = (
         [
-            f"{pool.worker_pool} ({pool.implementation}) with the key {key.id}"
+            f"{pool.worker_pool} ({pool.implementation.value}) with the key {key.fingerprint}"
             for pool in policy.trust
             for key in pool.keys
         ]
@@ -86,11 +86,12 @@ def _of_policy(old: Policy, new: Policy) -> Iterator[Change]:
     yield from _members("worker-scopes", *([each.scope for each in policy.worker_scopes] for policy in (old, new)))
     yield from _members("trust", before, after)
     was, now = (
-        {key.id: [str(key.valid_until), key.revoked] for pool in policy.trust for key in pool.keys}
-        for policy in (old, new)
+        {key.fingerprint: summary.of_key(key) for pool in policy.trust for key in pool.keys} for policy in (old, new)
     )
-    for identity in was.keys() & now.keys():
-        yield from _changed(f"trust[{identity}]", list(map(str, was[identity])), list(map(str, now[identity])))
+    for identity in sorted(was.keys() & now.keys()):
+        yield from _changed(f"trust[{identity}]", was[identity], now[identity])
+    old_file, new_file = (None if each.trust_file is None else each.trust_file.path for each in (old, new))
+    yield from _changed("trust.file", old_file, new_file)
 
 
 def _of_tasks(old: TaskConstraints, new: TaskConstraints) -> Iterator[Change]:
@@ -128,7 +129,7 @@ def _of_tasks(old: TaskConstraints, new: TaskConstraints) -> Iterator[Change]:
 def _of_script(old: ScriptRule, new: ScriptRule) -> Iterator[Change]:
     at = f"scripts.{new.name}"
     was, now = summary.of_script(old), summary.of_script(new)
-    for key in ("when", "command", "config", "environment", "exit-codes", "on-shutdown", "repeatable"):
+    for key in ("when", "command", "config", "environment", "exit-codes", "on-shutdown", "repeatable", "live-log"):
         yield from _changed(f"{at}.{key}", was[key], now[key])
     yield from _of_pins(at, old, new)
     yield from _changed(f"{at}.payload", was["payload"], now["payload"], _payload_change(old, new))

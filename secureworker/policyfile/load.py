@@ -85,7 +85,8 @@ def _read(draft: Draft, sha256: Sha256) -> Policy:
         worker_scopes=read_worker_scopes(draft),
         tasks=tasks,
         scripts=scripts,
-        trust=trust,
+        trust=trust.pools,
+        trust_file=trust.file,
         files=draft.places.files(),
     )
 

@@ -71,6 +71,18 @@ class Places:
             raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
         return content
 
+    def referred(self, path: str) -> bytes:
+        """Read a file that the policy refers to by an absolute path, and that is a part of it.
+
+        Raises:
+            ValueError: it cannot be read, or others could change it.
+        """
+        content = self.read(path)
+        for problem in self.exposed(path):
+            raise ValueError(problem)
+        self._files[path] = Sha256(hashlib.sha256(content).hexdigest())
+        return content
+
     def schema(self, document: Mapping[str, Json]) -> CompiledSchema:
         """Compile a payload schema of the policy: the schema itself, or `{$ref: file}`.
 
@@ -129,7 +141,7 @@ class Places:
         return name, value
 
     def files(self) -> tuple[PinnedFile, ...]:
-        """Give the schemas that were read, by path."""
+        """Give what the policy refers to, as it was read, by path."""
         return tuple(PinnedFile(path, digest) for path, digest in sorted(self._files.items()))
 
     def digest(self, path: str) -> Sha256:

@@ -12,11 +12,11 @@ from secureworker.core.policy import (
     SecretRule,
     TaskclusterRule,
     TaskConstraints,
-    TrustedPool,
     UpstreamRule,
 )
 from secureworker.core.schemas import Path, show
 from secureworker.core.scopes import overlaps, pattern_covers
+from secureworker.policyfile.common import Trusted
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.quantities import parse_size
 
@@ -140,7 +140,7 @@ def read_taskcluster(draft: Draft, at: Path, constraints: TaskConstraints) -> Ta
     return TaskclusterRule(tuple(parsed), tuple(scopes))
 
 
-def read_upstream(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> UpstreamRule | None:
+def read_upstream(draft: Draft, at: Path, trust: Trusted) -> UpstreamRule | None:
     """Read which inputs a script may have."""
     if not draft.has(at):
         return None
@@ -154,16 +154,17 @@ def read_upstream(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> Ups
     )
 
 
-def _trusted(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> tuple[str, ...]:
+def _trusted(draft: Draft, at: Path, trust: Trusted) -> tuple[str, ...]:
     """Read patterns of pools, each of which must mean one whose keys are known."""
     patterns: list[str] = draft.get(at, [])
     for index, pattern in enumerate(patterns):
-        if not any(pattern_covers(pattern, str(pool.worker_pool)) for pool in trust):
-            draft.complain((*at, index), f"trust.worker-pools has no pool {pattern!r}; add it with its keys")
+        if trust.known and not any(pattern_covers(pattern, str(pool.worker_pool)) for pool in trust.pools):
+            where = "trust.worker-pools" if trust.file is None else trust.file.path
+            draft.complain((*at, index), f"{where} has no pool {pattern!r}; add it with its keys")
     return tuple(patterns)
 
 
-def _read_trace(draft: Draft, at: Path, trust: tuple[TrustedPool, ...]) -> TraceRule | None:
+def _read_trace(draft: Draft, at: Path, trust: Trusted) -> TraceRule | None:
     """Read how inputs are followed to the tree."""
     if not draft.has(at):
         return None

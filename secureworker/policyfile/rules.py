@@ -13,14 +13,13 @@ from secureworker.core.policy import (
     ScopeEquals,
     ScriptRule,
     TaskConstraints,
-    TrustedPool,
     When,
 )
 from secureworker.core.schemas import Path, show
 from secureworker.core.scopes import overlaps, satisfies
 from secureworker.core.templates import BadTemplate, Template
 from secureworker.policyfile.bounds import read_exit_codes, read_grace, read_limits, read_outputs
-from secureworker.policyfile.common import read_schema_at
+from secureworker.policyfile.common import Trusted, read_schema_at
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.reach import read_mounts, read_network, read_secrets, read_taskcluster, read_upstream
 
@@ -54,9 +53,7 @@ _LOADER_NAMES: Final = frozenset(
 )
 
 
-def read_rule(
-    draft: Draft, name: str, constraints: TaskConstraints, trust: tuple[TrustedPool, ...], *, alone: bool
-) -> ScriptRule:
+def read_rule(draft: Draft, name: str, constraints: TaskConstraints, trust: Trusted, *, alone: bool) -> ScriptRule:
     """Read `scripts.<name>`. Problems go into `draft`; what is given back then is of no use."""
     at: Path = ("scripts", name)
     pinned = _pinned(draft, (*at, "pinned"))
@@ -76,6 +73,7 @@ def read_rule(
         outputs=read_outputs(draft, (*at, "artifacts")),
         exit_codes=read_exit_codes(draft, (*at, "exit-codes")),
         repeatable=draft.get((*at, "repeatable"), default=True),
+        live_log=draft.get((*at, "live-log"), default=False),
         grace=read_grace(draft, (*at, "on-shutdown")),
         secrets=read_secrets(draft, (*at, "secrets")),
         network=read_network(draft, (*at, "network")),

@@ -7,6 +7,7 @@ from secureworker.core.claim import Json
 from secureworker.core.origin import TraceRule
 from secureworker.core.plan import Limits, Mount, OutputRules, Plan
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule, TaskConstraints, When
+from secureworker.core.trust import TrustKey
 from secureworker.policyfile.quantities import spell_duration, spell_size
 
 
@@ -21,19 +22,23 @@ def of_policy(policy: Policy) -> dict[str, Json]:
         "scripts": {rule.name: of_script(rule) for rule in policy.scripts},
         "trust": {
             str(pool.worker_pool): {
-                "implementation": pool.implementation,
-                "keys": [
-                    {
-                        "id": key.id,
-                        "valid-until": key.valid_until.isoformat() if key.valid_until else None,
-                        "state": "revoked" if key.revoked else "active",
-                    }
-                    for key in pool.keys
-                ],
+                "implementation": pool.implementation.value,
+                "keys": [of_key(key) for key in pool.keys],
             }
             for pool in policy.trust
         },
+        "trust-file": None if policy.trust_file is None else policy.trust_file.path,
         "files": {file.path: file.sha256 for file in policy.files},
+    }
+
+
+def of_key(key: TrustKey) -> dict[str, Json]:
+    """Give a key whose signatures count."""
+    return {
+        "id": key.fingerprint,
+        "state": key.state.value,
+        "valid-from": key.valid_from.isoformat() if key.valid_from else None,
+        "valid-until": key.valid_until.isoformat() if key.valid_until else None,
     }
 
 
@@ -111,6 +116,7 @@ def of_script(rule: ScriptRule) -> dict[str, Json]:
         "exit-codes": {str(code): resolution.value for code, resolution in rule.exit_codes.overrides},
         "on-shutdown": {"grace": spell_duration(rule.grace)},
         "repeatable": rule.repeatable,
+        "live-log": rule.live_log,
     }
 
 
@@ -185,4 +191,5 @@ def of_plan(plan: Plan, rule: ScriptRule) -> dict[str, Json]:
         "trace": of_trace(plan.inputs.trace),
         "artifacts": of_outputs(plan.outputs),
         "repeatable": plan.repeatable,
+        "live-log": plan.live_log,
     }

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from secureworker.core.claim import Json
 from secureworker.core.policy import Always, DenyRule, PayloadEquals, Policy, ScopeEquals, ScriptRule
 from secureworker.core.secrets import SECRETS_DIR
+from secureworker.core.trust import KeyState, TrustKey
 from secureworker.policyfile.quantities import spell_duration, spell_size
 
 _WIDTH: Final = 13
@@ -200,17 +201,26 @@ def _ends(rule: ScriptRule) -> Iterator[str]:
     yield f"within {spell_duration(rule.grace)} when the worker must stop"
     if not rule.repeatable:
         yield "for good when it is interrupted: it is not started again"
+    if rule.live_log:
+        yield "with its log shown all the while to whoever has the address"
 
 
 def _trust(policy: Policy) -> tuple[str, ...]:
     if not policy.trust:
         return ()
+    file = policy.trust_file
+    where = () if file is None else (f"as {file.path} says, with sha256 {file.sha256}",)
     return (
         "",
-        "Inputs may come from",
+        " ".join(("Inputs may come from", *where)),
         *(
-            f"  - {pool.worker_pool} ({pool.implementation}), signed by "
-            + " or ".join(f"{key.id}{' (revoked)' if key.revoked else ''}" for key in pool.keys)
+            f"  - {pool.worker_pool} ({pool.implementation.value}), signed by " + " or ".join(map(_key, pool.keys))
             for pool in policy.trust
         ),
     )
+
+
+def _key(key: TrustKey) -> str:
+    said = [] if key.state is KeyState.ACTIVE else [key.state.value]
+    said += [f"{word} {day}" for word, day in (("from", key.valid_from), ("until", key.valid_until)) if day]
+    return f"{key.fingerprint} ({', '.join(said)})" if said else key.fingerprint

@@ -11,7 +11,7 @@ from secureworker.core.errors import BadPayload
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
 from secureworker.core.trace import Traced, as_json, judge_trace
-from secureworker.core.trust import from_policy
+from secureworker.core.trust import Trust
 from secureworker.core.verification import Step
 from secureworker.ports import ClaimedRun, SignedFile, TaskLog, VerifiedInput, Workspace
 from secureworker.worker.audited import run_of
@@ -43,7 +43,7 @@ async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> Judg
     if not plan.inputs.wanted:
         return Judgement((), (), (), ())
     facts = await tools.inputs.gather(run, plan.inputs.tasks())
-    trust = from_policy(tools.policy.trust, tools.policy.root_url)
+    trust = Trust(tools.policy.trust, tools.policy.root_url)
     work = functools.partial(judge_inputs, plan.inputs, plan.script, facts, trust, tools.clock.now(), tools.checks)
     size = sum(len(each.statements.signed) + len(each.statements.bundle or b"") for each in facts)
     judgement = work() if size <= _INLINE_BYTES else await asyncio.to_thread(work)
@@ -67,7 +67,7 @@ async def _trace(run: ClaimedRun, tools: Tools, plan: Plan, judgement: Judgement
     assert rule is not None
     tasks = tuple(dict.fromkeys(each.task_id for each in judgement.inputs))
     facts = await tools.inputs.trace(run, tasks, rule)
-    trust = from_policy(tools.policy.trust, tools.policy.root_url)
+    trust = Trust(tools.policy.trust, tools.policy.root_url)
     now = tools.clock.now()
     work = functools.partial(judge_trace, plan.inputs, plan.script, tasks, facts, trust, now, tools.checks)
     traced = await asyncio.to_thread(work)

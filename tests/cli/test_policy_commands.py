@@ -109,7 +109,6 @@ def test_check_says_everything_that_a_policy_can_say(tmp_path: Path) -> None:
         "release-3/b-linux (generic-worker), signed by SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg (revoked)",
         "4 means completed: is that no failure?",
         "** stands for public and private names alike",
-        "never expires",
     ):
         assert sentence in result.output
 
@@ -217,6 +216,16 @@ def test_one_of_a_thing_is_not_called_many(tmp_path: Path) -> None:
 def test_a_repeatable_script_that_reaches_out_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, with_rule("network: {allow: ['a.example.com:443']}"))
     assert "an interrupted run is started again" in secureworker("check", "--policy", path).output
+
+
+def test_a_live_log_is_said_and_named_beside_secrets(tmp_path: Path) -> None:
+    shown = "with its log shown all the while to whoever has the address"
+    warning = "what masking misses is read before anybody can hold it back"
+    output = secureworker("check", "--policy", write(tmp_path, with_rule("live-log: true"))).output
+    assert shown in " ".join(output.split())
+    assert warning not in output
+    rule = "live-log: true\n    secrets: {token: 'credential:token'}"
+    assert warning in secureworker("check", "--policy", write(tmp_path, with_rule(rule))).output
 
 
 @pytest.mark.parametrize(("size", "warned"), [("1TiB", True), ("1MiB", False)])

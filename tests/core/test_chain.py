@@ -209,6 +209,11 @@ def test_a_statement_about_something_else_gives_no_inputs(body: dict[str, Any], 
     assert why in found
 
 
+def test_a_priority_that_was_changed_while_the_task_ran_changes_nothing_of_what_it_made() -> None:
+    # `changeTaskPriority`: the Queue has the new one, the statement the one that the worker was given.
+    assert judged(Build(body={"task": a_definition(priority="highest")})).reasons == ()
+
+
 def test_a_worker_whose_name_is_none_gives_no_inputs() -> None:
     facts = Build().facts()
     assert facts.last is not None

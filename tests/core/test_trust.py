@@ -7,7 +7,6 @@ import pytest
 
 from secureworker.core.checkpoint import Checkpoint
 from secureworker.core.ids import WorkerPool
-from secureworker.core.policy import TrustedKey, TrustedPool
 from secureworker.core.trust import (
     Implementation,
     KeyState,
@@ -17,7 +16,6 @@ from secureworker.core.trust import (
     Trust,
     TrustKey,
     TrustPool,
-    from_policy,
     why_not_trusted,
 )
 
@@ -136,17 +134,3 @@ def test_a_key_that_several_pools_share_is_tried_once() -> None:
 def test_a_key_of_another_length_is_none() -> None:
     with pytest.raises(ValueError, match="has 32 bytes, not 31"):
         TrustKey(bytes(31))
-
-
-def test_what_a_policy_trusts_is_trusted() -> None:
-    keys = (
-        TrustedKey("SHA256:…", "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", DAY, revoked=False),
-        TrustedKey("SHA256:…", "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", None, revoked=True),
-    )
-
-    trust = from_policy((TrustedPool(POOL, keys, "generic-worker"),), "https://tc.example.com")
-
-    (pool,) = trust.pools
-    assert (pool.worker_pool, pool.implementation) == (POOL, Implementation.GENERIC_WORKER)
-    assert [(key.state, key.valid_until) for key in pool.keys] == [(KeyState.ACTIVE, DAY), (KeyState.REVOKED, None)]
-    assert trust.root_url == "https://tc.example.com"

@@ -1,6 +1,5 @@
 """Other tasks, as the Queue and their workers tell of them: defaults that are verified, to be spoiled one at a time."""
 
-import base64
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,8 +9,7 @@ from secureworker.core.chain import Judgement, Statements, Upstream, UpstreamRun
 from secureworker.core.claim import Json
 from secureworker.core.ids import RunId, ScriptName, Sha256, TaskId, WorkerPool
 from secureworker.core.inputs import InputPlan, Wanted
-from secureworker.core.policy import TrustedKey, TrustedPool
-from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool, fingerprint
+from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
 from secureworker.testing import FAKE_CHECKS, ROOT_URL, a_claim_answer, fake_signature
 
 NOW = datetime(2026, 1, 31, 13, 0, tzinfo=UTC)
@@ -37,10 +35,9 @@ PLAN = InputPlan(
 )
 
 
-def trusted_pools(pool: WorkerPool = POOL, key: bytes = KEY) -> tuple[TrustedPool, ...]:
+def trusted_pools(pool: WorkerPool = POOL, key: bytes = KEY) -> tuple[TrustPool, ...]:
     """Give the same as a policy has it."""
-    known = TrustedKey(fingerprint(key), base64.b64encode(key).decode(), None, revoked=False)
-    return (TrustedPool(pool, (known,), "generic-worker"),)
+    return (TrustPool(pool, Implementation.GENERIC_WORKER, (TrustKey(key),)),)
 
 
 def a_definition(pool: WorkerPool = POOL, **changes: Json) -> dict[str, Json]:

@@ -1,5 +1,6 @@
 """The rest of the policy language: each key read as it is meant, and refused where it means nothing good."""
 
+import base64
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from secureworker.core.policy import (
     SecretRule,
     Source,
     TaskclusterRule,
-    TrustedKey,
     UpstreamRule,
 )
 from secureworker.core.privileges import ExtraScope
 from secureworker.core.templates import Template
+from secureworker.core.trust import Implementation, KeyState, fingerprint
 from secureworker.policyfile import unenforceable
 from secureworker.policyfile.words import describe
 from tests.policyfile.policies import END, TASKS, TEXT, problems, read, with_rule, write
@@ -26,11 +27,13 @@ from tests.policyfile.policies import END, TASKS, TEXT, problems, read, with_rul
 KEY = (
     '{id: "SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg", public: "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="'
 )
+OTHER_RAW = bytes(32)
+OTHER_KEY = f'{{id: "{fingerprint(OTHER_RAW)}", public: "{base64.b64encode(OTHER_RAW).decode()}"'
 TRUST = f"""\
 trust:
   worker-pools:
     release-3/b-linux:
-      keys: [{KEY}, valid-until: 2027-06-01}}, {KEY}, state: revoked}}]
+      keys: [{KEY}, valid-until: 2027-06-01}}, {OTHER_KEY}, state: revoked}}]
       implementation: generic-worker
 """
 
@@ -210,12 +213,13 @@ def test_inputs_and_trust_are_read(tmp_path: Path) -> None:
     )
     (pool,) = policy.trust
     assert str(pool.worker_pool) == "release-3/b-linux"
-    assert pool.implementation == "generic-worker"
-    identity, public = pool.keys[0].id, pool.keys[0].public
-    assert pool.keys == (
-        TrustedKey(identity, public, date(2027, 6, 1), revoked=False),
-        TrustedKey(identity, public, None, revoked=True),
-    )
+    assert pool.implementation is Implementation.GENERIC_WORKER
+    assert [key.fingerprint in TRUST for key in pool.keys] == [True, True]
+    assert [(key.state, key.valid_from, key.valid_until) for key in pool.keys] == [
+        (KeyState.ACTIVE, None, date(2027, 6, 1)),
+        (KeyState.REVOKED, None, None),
+    ]
+    assert policy.trust_file is None
     assert unenforceable(policy) == ()
 
 
@@ -274,6 +278,14 @@ def test_what_is_wrong_about_following_inputs_is_said(tmp_path: Path, old: str, 
         ("A6EH", "A6E", "expected base64 of 32 bytes"),
         ("release-3/b-linux", "release-3", "expected <provisionerId>/<workerType>"),
         ("generic-worker", "my-worker", "expected one of"),
+        (
+            f"{OTHER_KEY}, state: revoked",
+            f"{KEY}, state: revoked",
+            "found 'active', but for release-3/b-linux this key is revoked",
+        ),
+        ("state: revoked", "state: retired", "found 'retired' without valid-until; add the day"),
+        ("state: revoked", "state: next", "found 'next' without valid-from; add the day"),
+        ("state: revoked", "state: lost", "expected one of"),
     ],
 )
 def test_what_is_wrong_about_trust_is_said(tmp_path: Path, old: str, new: str, problem: str) -> None:

@@ -33,6 +33,7 @@ def test_a_policy_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert rule.limits.memory_bytes == 2 * 1024**3
     assert rule.config is None
     assert rule.repeatable
+    assert not rule.live_log
     assert rule.outputs.allow == ()
 
 
@@ -57,6 +58,7 @@ def test_everything_a_rule_can_say_is_read(tmp_path: Path) -> None:
     exit-codes: {{4: failed, 255: intermittent-task}}
     on-shutdown: {{grace: 1m30s}}
     repeatable: false
+    live-log: true
 """
     (rule,) = read(tmp_path, text).scripts
     assert rule.requires_scopes == (Template("project:x:cert:release"),)
@@ -71,6 +73,7 @@ def test_everything_a_rule_can_say_is_read(tmp_path: Path) -> None:
     assert rule.exit_codes.resolution(255) is Resolution.INTERMITTENT_TASK
     assert rule.grace == timedelta(seconds=90)
     assert not rule.repeatable
+    assert rule.live_log
 
 
 def test_the_digest_is_that_of_the_files_bytes(tmp_path: Path) -> None:

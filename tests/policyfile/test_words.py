@@ -77,6 +77,11 @@ def test_a_key_that_has_expired_is_named(tmp_path: Path, until: str, *, warned: 
     assert any("expired on 2020-01-01" in warning for warning in found) is warned
 
 
+def test_a_key_that_never_expires_is_named(tmp_path: Path) -> None:
+    policy = read(tmp_path, with_rule(UPSTREAM) + trust("2099-01-01").replace('valid-until: "2099-01-01", ', ""))
+    assert any("never expires" in str(warning) for warning in advise(policy, TODAY, host=True))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 def test_a_script_that_its_own_user_may_change_is_named(tmp_path: Path) -> None:
     policy = load(write(tmp_path), host=False)

@@ -1,6 +1,5 @@
 """What this worker signs is taken as an input by another of its kind, with its provenance, and not without."""
 
-import base64
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,8 +8,7 @@ import pytest
 from secureworker.core.chain import Judgement, Statements, Upstream, UpstreamRun, judge_inputs
 from secureworker.core.ids import RunId, ScriptName, TaskId
 from secureworker.core.inputs import InputPlan, Wanted
-from secureworker.core.policy import TrustedKey, TrustedPool
-from secureworker.core.trust import from_policy
+from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
 from secureworker.ports import SignedFile
 from secureworker.signing.keys import SigningKey, create_signing_key
 from secureworker.signing.signer import InProcessSigner
@@ -35,9 +33,7 @@ async def signed(signer: InProcessSigner) -> dict[str, bytes]:
 
 def judged(signed: dict[str, bytes], key: SigningKey, root_url: str = ROOT_URL) -> Judgement:
     """Judge the output as an input, by a policy that trusts the key."""
-    raw = base64.b64encode(key.public.raw).decode()
-    known = TrustedKey(key.public.fingerprint, raw, None, revoked=False)
-    trust = from_policy((TrustedPool(IDENTITY.pool, (known,), "secureworker"),), root_url)
+    trust = Trust((TrustPool(IDENTITY.pool, Implementation.SECUREWORKER, (TrustKey(key.public.raw),)),), root_url)
     run = UpstreamRun(RunId(0), "completed", IDENTITY.worker_group, IDENTITY.worker_id)
     statements = Statements(signed[CHAIN], signed[SIGNATURE], signed.get(BUNDLE))
     facts = Upstream(TaskId(TASK_ID), a_claim().task.verbatim, "completed", run, statements)
@@ -94,10 +90,8 @@ async def test_a_bit_that_was_flipped_makes_it_none(signed: dict[str, bytes], ke
 
 
 async def test_a_trusted_key_must_sign_for_its_own_pool(signed: dict[str, bytes], key: SigningKey) -> None:
-    raw = base64.b64encode(key.public.raw).decode()
-    known = TrustedKey(key.public.fingerprint, raw, None, revoked=False)
     pool = replace(IDENTITY.pool, worker_type="another")
-    trust = from_policy((TrustedPool(pool, (known,), "secureworker"),), ROOT_URL)
+    trust = Trust((TrustPool(pool, Implementation.SECUREWORKER, (TrustKey(key.public.raw),)),), ROOT_URL)
     run = UpstreamRun(RunId(0), "completed", IDENTITY.worker_group, IDENTITY.worker_id)
     facts = Upstream(
         TaskId(TASK_ID),
