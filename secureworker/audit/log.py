@@ -20,7 +20,7 @@ from secureworker.audit.place import check_place, lock_place, open_place
 from secureworker.audit.shards import LogKey, origin_of
 from secureworker.core.audit import AuditRecord, BadRecord, Ending, Event, Stamp, read_record, write_record
 from secureworker.core.checkpoint import Checkpoint, InclusionProof, sign_checkpoint
-from secureworker.core.errors import AuditError
+from secureworker.core.errors import AuditEnded, AuditError
 from secureworker.core.ids import Sha256, WorkerIdentity
 from secureworker.core.merkle import Tree, leaf_hash
 
@@ -35,6 +35,8 @@ SET_BACK: Final = timedelta(seconds=60)
 """A clock set back by more ends the log's work: keys and claims would be judged by a time that has passed."""
 SPARE_BYTES: Final = 4 * 1024 * 1024
 """Free space below which `check` lets no new work begin."""
+SPARE_FILES: Final = 16
+"""Free inodes below which it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,11 @@ class Log:
         return origin_of(self._settings.worker, self._shard)
 
     @property
+    def shard(self) -> int:
+        """The number of the shard that is written to."""
+        return self._shard
+
+    @property
     def size(self) -> int:
         """How many records it has."""
         return self._tree.size
@@ -103,15 +110,22 @@ class Log:
         """See that the next record can most likely be written.
 
         Raises:
-            AuditError: it cannot; no new work may begin.
+            AuditEnded: it cannot, nor any other by this process.
+            AuditError: it cannot; no new work may begin until what is in the way is gone.
         """
         if self._fault:
-            raise AuditError(f"the audit log takes no more records: {self._fault}")
+            raise AuditEnded(f"the audit log takes no more records: {self._fault}")
+        directory = self._settings.directory
         space = os.fstatvfs(self._directory)
         if space.f_bavail * space.f_frsize < SPARE_BYTES:
-            raise AuditError(
-                f"the audit log has less than {SPARE_BYTES} bytes of space in {self._settings.directory}; make room"
-            )
+            raise AuditError(f"the audit log has less than {SPARE_BYTES} bytes of space in {directory}; make room")
+        # Some file systems have inodes without end, and say that they have none.
+        if space.f_files and space.f_favail < SPARE_FILES:
+            raise AuditError(f"the audit log has room for less than {SPARE_FILES} files in {directory}; make room")
+        # Each record makes a file, its checkpoint, that takes the place of the last.
+        writable = os.access(".", os.W_OK | os.X_OK, dir_fd=self._directory, effective_ids=True)
+        if space.f_flag & os.ST_RDONLY or not writable:
+            raise AuditError(f"the signer may not write in {directory}, where the audit log is; let it")
 
     def append(self, record: AuditRecord, writer: str) -> InclusionProof:
         """Write a record down; it and a checkpoint of it are on disk when this returns.
@@ -120,7 +134,7 @@ class Log:
             the proof, with the record in `extra`.
 
         Raises:
-            AuditError: it could not be written. Nothing that it speaks of may happen, and no record follows.
+            AuditEnded: it could not be written. Nothing that it speaks of may happen, and no record follows.
         """
         self._check_clock()
         if self._tree.size >= self._settings.shard_records:
@@ -129,7 +143,7 @@ class Log:
 
     def _append(self, record: AuditRecord, writer: str) -> InclusionProof:
         if self._fault:
-            raise AuditError(f"the audit log takes no more records: {self._fault}")
+            raise AuditEnded(f"the audit log takes no more records: {self._fault}")
         moment = self._now()
         stamp = Stamp(self._tree.size, moment.time, moment.monotonic_ms, moment.boot, writer, self._settings.worker)
         line = write_record(record, stamp)
@@ -140,7 +154,7 @@ class Log:
             self._replace_checkpoint(note)
         except OSError as error:
             self._fault = f"a record could not be written: {error.strerror}; make sure of room and rights, and restart"
-            raise AuditError(f"the audit log takes no more records: {self._fault}") from error
+            raise AuditEnded(f"the audit log takes no more records: {self._fault}") from error
         self._tree, self._last = tree, moment
         self._end += len(line) + 1
         return InclusionProof(tree.size - 1, proof, note, line)
@@ -153,7 +167,7 @@ class Log:
         # Somebody else who writes here would make every later checkpoint one of what nobody said.
         if os.fstat(self._records).st_size != self._end:
             self._fault = "somebody else changed its file; keep it, and find out who did"
-            raise AuditError(f"the audit log takes no more records: {self._fault}")
+            raise AuditEnded(f"the audit log takes no more records: {self._fault}")
         view = memoryview(line)
         while view:
             view = view[os.write(self._records, view) :]
@@ -178,7 +192,7 @@ class Log:
         """Compare the wall clock with the time that has passed; write down where they differ.
 
         Raises:
-            AuditError: it was set back by more than `SET_BACK`.
+            AuditEnded: it was set back by more than `SET_BACK`.
         """
         if self._last is None:
             return
@@ -192,7 +206,7 @@ class Log:
         self._append(AuditRecord(Event.CLOCK_JUMP, Ending.FAILED if set_back else Ending.OK, details=details), "signer")
         if set_back:
             self._fault = f"the host's clock was set back by {-jump.total_seconds():.0f} s; correct it, and restart"
-            raise AuditError(f"the audit log takes no more records: {self._fault}")
+            raise AuditEnded(f"the audit log takes no more records: {self._fault}")
 
     def _rotate(self) -> None:
         """Begin the next shard with what this one ends with."""
@@ -201,7 +215,7 @@ class Log:
             self._begin(self._shard + 1)
         except OSError as error:
             self._fault = f"its next shard could not be begun: {error.strerror}"
-            raise AuditError(f"the audit log takes no more records: {self._fault}") from error
+            raise AuditEnded(f"the audit log takes no more records: {self._fault}") from error
         self._link(*previous)
 
     def _link(self, origin: str, tree: Tree) -> None:

@@ -6,12 +6,14 @@
     │   └── BadArtifact         an output that may not be published
     ├── ServiceError            a Taskcluster service or the network: later may work
     │   └── AccessDenied        our credentials are refused (401, 403)
-    ├── HostError               the operator: the worker stops claiming
+    ├── HostError               the operator: the worker claims nothing until the host is in order again
     │   ├── PolicyError         the policy file, with file and line
     │   ├── SettingsError       options, environment, settings, credentials
     │   ├── SandboxError        the runtime, a namespace, a cgroup, a read-back
     │   ├── KeyUnusable         the signing key
-    │   └── AuditError          the audit log: it was changed, or cannot be written
+    │   ├── AuditError          the audit log: it was changed, or cannot be written
+    │   │   └── AuditEnded      ... and will not be written until its signer is started anew
+    │   └── SignerLost          the connection to the signer, which there is only one of in a worker's life
     ├── Defect                  this program itself: the run is an internal-error, the worker goes on
     └── Stop                    somebody ends the run early; no fault
 
@@ -62,7 +64,7 @@ class AccessDenied(ServiceError):
 
 
 class HostError(SecureworkerError):
-    """Something on this host is not as it must be. The worker stops claiming; the operator must act."""
+    """Something on this host is not as it must be. The worker claims nothing until it is; the operator must act."""
 
 
 class PolicyError(HostError):
@@ -91,6 +93,18 @@ class KeyUnusable(HostError):
 
 class AuditError(HostError):
     """The audit log was changed, or cannot be written. Nothing is signed, and no task is claimed."""
+
+
+class AuditEnded(AuditError):
+    """The audit log takes no more records until its signer is started anew: a worker that goes on is of no use."""
+
+
+class SignerLost(HostError):
+    """The signer is gone, and with it the one connection to it: a worker that goes on is of no use."""
+
+
+NEED_NEW_START = (AuditEnded, SignerLost)
+"""What no waiting mends: the worker ends, so that whoever keeps it running starts it anew."""
 
 
 class Defect(SecureworkerError):

@@ -34,6 +34,9 @@ class HostGuard(Protocol):
         """Say what speaks against claiming up to `runs` more tasks now; empty: nothing.
 
         Asked before every claim, so it takes milliseconds; what it cannot find out is a hindrance, not an error.
+
+        Raises:
+            HostError: one of `core.errors.NEED_NEW_START`, and no other: waiting mends nothing.
         """
 
 

@@ -5,10 +5,19 @@ import logging
 from dataclasses import dataclass
 from typing import final
 
-from secureworker.core.errors import AccessDenied, HostError, SecureworkerError, ServiceError
-from secureworker.core.happening import Hindrance, State, StateEntered
-from secureworker.core.outcome import Errored
+from secureworker.core.errors import (
+    NEED_NEW_START,
+    AccessDenied,
+    AuditError,
+    HostError,
+    SecureworkerError,
+    ServiceError,
+    SettingsError,
+)
+from secureworker.core.happening import Faulted, Hindrance, State, StateEntered
+from secureworker.core.outcome import Errored, Exited, Outcome
 from secureworker.ports import ClaimedRun, Events, Queue
+from secureworker.worker.mending import Mending
 from secureworker.worker.run import run_claim
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.tools import Tools
@@ -59,6 +68,7 @@ class ClaimLoop:
         self._claimed = 0
         self._run_ended = asyncio.Event()
         self._fault: SecureworkerError | None = None
+        self._mending = Mending(tools.sandbox, tools.clock)
         self._entered: StateEntered | None = None
 
     async def serve(self, events: Events) -> Ended:
@@ -76,8 +86,9 @@ class ClaimLoop:
             for listener in listening:
                 listener.cancel()
         self._enter(State.ENDED, self._shutdown.reason)
-        reason = self._shutdown.reason or f"all {self._claimed} tasks that were asked for are done"
-        return Ended(reason, self._claimed, self._fault)
+        if self._shutdown.reason:
+            return Ended(self._shutdown.reason, self._claimed, self._fault)
+        return Ended(f"all {self._claimed} tasks that were asked for are done", self._claimed, self._mending.error)
 
     async def _claim_until_told(self, runs: asyncio.TaskGroup) -> None:
         while not self._shutdown.begun and self._claimed != self._tasks:
@@ -86,9 +97,8 @@ class ClaimLoop:
                 self._enter(State.FULL)
                 await self._a_run_ends()
                 continue
-            hindrances = await self._tools.guard.hindrances(free)
-            if hindrances:
-                await self._let_them_pass(hindrances)
+            # Looking takes its time, in which the worker may be told to end.
+            if not await self._may_claim(free) or self._shutdown.begun:
                 continue
             self._enter(State.CLAIMING)
             for place, run in enumerate(await self._ask(free)):
@@ -110,8 +120,12 @@ class ClaimLoop:
         except ServiceError as error:
             await self._wait(error)
             return ()
-        except SecureworkerError as error:
+        except (SettingsError, *NEED_NEW_START) as error:
             self._give_up(error, "claiming is not possible")
+            return ()
+        except HostError as error:
+            # Nothing was claimed. The guards were asked a moment ago: at their next look they find it, or it is gone.
+            await self._let_them_pass((Hindrance("audit" if isinstance(error, AuditError) else "host", str(error)),))
             return ()
         except Exception as error:
             logger.exception("an error of the worker's own while claiming")
@@ -122,6 +136,17 @@ class ClaimLoop:
         if not answer:
             await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
         return answer
+
+    async def _may_claim(self, runs: int) -> bool:
+        """Look whether anything keeps this host from taking on tasks; where it does, return when to look again."""
+        try:
+            hindrances = await self._tools.guard.hindrances(runs) or await self._mending.hindrances()
+        except HostError as error:
+            self._give_up(error, "only a new start mends this")
+            return False
+        if hindrances:
+            await self._let_them_pass(hindrances)
+        return not hindrances
 
     async def _let_them_pass(self, hindrances: tuple[Hindrance, ...]) -> None:
         why = "; ".join(hindrance.why for hindrance in hindrances)
@@ -166,9 +191,20 @@ class ClaimLoop:
         runs.create_task(self._carry_out(run, unwanted), name=f"run {run.claim}")
 
     async def _carry_out(self, run: ClaimedRun, unwanted: str) -> None:
-        outcome = await run_claim(run, self._tools, self._shutdown, unwanted)
-        if isinstance(outcome, Errored) and isinstance(outcome.error, HostError):
-            # A broken host must not eat the queue: the tasks behind this one run elsewhere, or here once it is mended.
-            self._give_up(outcome.error, "this host is not in order")
+        self._learn_from(await run_claim(run, self._tools, self._shutdown, unwanted))
         self._running -= 1
         self._run_ended.set()
+
+    def _learn_from(self, outcome: Outcome) -> None:
+        """See what a run says of this host. A broken one must not eat the queue: others run elsewhere, or later."""
+        match outcome:
+            case Errored(error=HostError() as error):
+                self._tools.watcher.saw(Faulted("host", str(error)))
+                if isinstance(error, NEED_NEW_START):
+                    self._give_up(error, "only a new start mends this")
+                else:
+                    self._mending.broke(error)
+            case Exited():
+                self._mending.held()
+            case _:
+                pass

@@ -1,12 +1,18 @@
 """Several of a port as one."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Final
 
+from secureworker.core.errors import NEED_NEW_START
 from secureworker.core.happening import Happening, Hindrance
 from secureworker.ports import HostGuard, Watcher
 
 logger = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 30.0
+"""A guard that takes longer than this is a hindrance: the worker would say nothing while a disk hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +40,15 @@ class HostGuards:
         """See `ports.HostGuard`."""
         found: list[Hindrance] = []
         for guard in self.guards:
+            name = type(guard).__name__
             try:
-                found += await guard.hindrances(runs)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    found += await guard.hindrances(runs)
+            except NEED_NEW_START:
+                raise
+            except TimeoutError:
+                found.append(Hindrance("host", f"{name} does not come back: it has waited {LOOK_SECONDS:g} s"))
             except Exception as error:
-                logger.exception("%s could not look at this host", type(guard).__name__)
-                found.append(Hindrance("host", f"{type(guard).__name__} failed: {error}"))
+                logger.exception("%s could not look at this host", name)
+                found.append(Hindrance("host", f"{name} failed: {error}"))
         return tuple(found)

@@ -8,6 +8,7 @@ from typing import final
 
 from secureworker.core.errors import (
     AccessDenied,
+    AuditEnded,
     AuditError,
     BadArtifact,
     Defect,
@@ -15,6 +16,7 @@ from secureworker.core.errors import (
     KeyUnusable,
     SandboxError,
     ServiceError,
+    SignerLost,
     Stop,
     StopReason,
 )
@@ -146,7 +148,11 @@ _OF_PORTS: dict[str, tuple[Callable[[], Exception], ...]] = {
     "outputs": (lambda: BadArtifact("a link", ("public/link",)), lambda: BadArtifact("a device", ("public/../x",))),
     "signer": (lambda: KeyUnusable("no key"), lambda: ServiceError("the signer does not answer")),
     "secrets": (lambda: ServiceError("503"),),
-    "audit": (lambda: AuditError("read-only"), lambda: HostError("the signer is gone")),
+    "audit": (
+        lambda: AuditError("read-only"),
+        lambda: AuditEnded("takes no more records"),
+        lambda: SignerLost("the signer is gone"),
+    ),
 }
 
 

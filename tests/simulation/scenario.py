@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from secureworker.core.audit import AuditRecord
+from secureworker.core.happening import Hindrance
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus, KilledBySignal
 from secureworker.core.plan import Limits, OutputRules, Plan
 from secureworker.core.policy import Policy
@@ -77,7 +78,9 @@ class SimulatedSandbox:
             self.fate.step(f"{plan.task_id}: its script is dead")
 
     async def self_test(self) -> tuple[str, ...]:
-        """Pass."""
+        """Pass, or not."""
+        await asyncio.sleep(self.fate.delay())
+        Chances(self.fate, "sandbox").strike("self_test")
         return ()
 
 
@@ -85,6 +88,23 @@ def _status(fate: Fate) -> ExitStatus:
     if fate.random.random() < 0.1:
         return KilledBySignal(fate.random.choice((9, 11, 15)), out_of_memory=fate.random.random() < 0.5)
     return ExitCode(fate.random.choice((0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 7, 42, 245, 255)))
+
+
+@dataclass
+class SimulatedGuard(FakeHostGuard):
+    """Finds something now and then, and takes its time."""
+
+    fate: Fate
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    async def hindrances(self, runs: int) -> tuple[Hindrance, ...]:
+        """Look."""
+        await asyncio.sleep(self.fate.delay())
+        found = self.fate.random.random() < self.fate.breakage
+        self.found = (Hindrance("disk", "full"),) if found else ()
+        return await super().hindrances(runs)
 
 
 @dataclass
@@ -190,7 +210,7 @@ class Scenario:
         ):
             port.failures = Chances(fate, name)
         self.sandbox = SimulatedSandbox(clock, fate, self.queue)
-        self.guard = FakeHostGuard()
+        self.guard = SimulatedGuard(fate)
 
     @property
     def tools(self) -> Tools:

@@ -9,7 +9,8 @@ import pytest
 from secureworker.core.audit import AuditRecord, Ending, Event
 from secureworker.core.decide import Admitted, decide
 from secureworker.core.doors import Destination, Doors
-from secureworker.core.errors import AuditError, BadArtifact, SandboxError
+from secureworker.core.errors import AuditEnded, AuditError, BadArtifact, HostError, SandboxError, SignerLost
+from secureworker.core.happening import Hindrance, StateEntered
 from secureworker.core.outcome import ExitStatus, KilledBySignal, Resolution
 from secureworker.core.paths import Route
 from secureworker.core.plan import Plan
@@ -177,10 +178,23 @@ def broken(method: str, times: int = 1, after: int = 0) -> Callable[[AuditedWorl
 
 
 def test_while_the_log_cannot_be_written_nothing_is_claimed() -> None:
-    ended, world, run = serve(broken("check"))
+    def arrange(world: AuditedWorld, run: FakeRun) -> None:
+        broken("check", times=3)(world, run)
 
-    assert isinstance(ended.fault, AuditError)
-    assert ended.claimed == 0
+    ended, world, run = serve(arrange)
+
+    assert ended.fault is None
+    hindered = [each for each in world.watcher.seen if isinstance(each, StateEntered) and each.hindrances]
+    assert [each.hindrances for each in hindered] == [(Hindrance("audit", "the disk is full"),)] * 3
+    assert world.queue.asked == [1]
+    assert run.resolved is Resolution.COMPLETED
+
+
+@pytest.mark.parametrize("lost", [AuditEnded("takes no more records"), SignerLost("the signer is gone")])
+def test_a_log_that_only_a_new_start_mends_ends_the_worker(lost: HostError) -> None:
+    ended, world, run = serve(lambda world, _: world.audit.failures.add("check", lost))
+
+    assert ended.fault is lost
     assert world.queue.asked == []
     assert run.resolved is None
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from secureworker.core.errors import AccessDenied, HostError, SandboxError, ServiceError, SettingsError, StopReason
+from secureworker.core.errors import AccessDenied, ServiceError, SettingsError, StopReason
 from secureworker.core.outcome import Resolution
 from secureworker.testing import FakeRun, a_policy, a_script, run_virtual
 from secureworker.worker.loop import POLL_SECONDS, REFUSALS, Ended
@@ -314,34 +314,6 @@ def test_an_error_nobody_thought_of_while_claiming_ends_nothing(caplog: pytest.L
     assert ended.fault is None
     assert runs[0].reports == [Resolution.COMPLETED]
     assert "KeyError" in caplog.text
-
-
-@pytest.mark.parametrize("error", [HostError("the disk is full"), SandboxError("the runtime is gone")])
-def test_a_broken_host_stops_claiming_and_resolves_what_it_has(error: HostError) -> None:
-    runs: list[FakeRun] = []
-
-    def broken() -> World:
-        world = World()
-        world.sandbox.failures.add("run", error)
-        return world
-
-    ended, _, _ = serve(creates(runs, 0, 0), world=broken)
-    assert ended.fault is error
-    assert ended.claimed == 1
-    assert [run.reports for run in runs] == [[Resolution.INTERNAL_ERROR], []]
-
-
-def test_a_broken_host_lets_the_other_runs_finish() -> None:
-    runs: list[FakeRun] = []
-
-    def broken() -> World:
-        world = World()
-        world.sandbox.failures.add("run", SandboxError("no place for a second one"))
-        return world
-
-    ended, _, _ = serve(creates(runs, 0, 0), capacity=2, world=broken)
-    assert ended.fault is not None
-    assert sorted(run.reports[0].value for run in runs) == ["completed", "internal-error"]
 
 
 @pytest.mark.parametrize(
