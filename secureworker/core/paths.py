@@ -21,6 +21,7 @@ _NAME_AT_THE_END = re.compile(
     r"|queue/v[0-9]+/(?:claim-work|pending)|object/v[0-9]+/[a-z-]+)/.+"
 )
 _QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+_BEWIT = re.compile(r"bewit(?:[=\[ ]|$)")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _NEEDS_NO_ENCODING = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NEVER_ENCODED = frozenset(b"%\\")
@@ -63,7 +64,8 @@ def canonical(target: str) -> str:
     """Give the decoded path of a request target (`/api/…`, perhaps with a query), for matching with routes.
 
     1. It is short, and has no character that a target cannot have: no fragment, no backslash, no `;`.
-    2. The query is well formed, encodes no control character, and carries no bewit, which would sign the request.
+    2. The query is well formed and encodes no control character. Nowhere is a bewit, which would sign the request:
+       services look for it behind any `?` or `&`, of the path too.
     3. Its path begins with `/api/<service>/<version>/<word>`, all of it plain.
     4. What is percent-encoded is printable, needs to be encoded, and is no `%`: there is one spelling of each path.
        `%2F` is a slash within the name of a secret, artifact, object or pool, as every official client sends it.
@@ -80,6 +82,7 @@ def canonical(target: str) -> str:
         raise BadTarget("the path has a character that must be percent-encoded, or is not percent-encoded as %2F is")
     # 2.
     _check_query(query)
+    _check_bewit(target)
     # 3.
     if not _API.fullmatch(path):
         raise BadTarget("the path is none of a Taskcluster API: /api/<service>/<version>/<word> is expected")
@@ -107,9 +110,12 @@ def _check_query(query: str) -> None:
         raise BadTarget("the query has a character that must be percent-encoded")
     if any(character < " " or character == "\x7f" for character in _decoded(query)):
         raise BadTarget("the query has a control character in it")
-    names = (part.partition("=")[0] for part in re.split("[&;?]", query))
-    if any(_decoded(name.replace("+", " ")).strip().lower() == "bewit" for name in names):
-        raise BadTarget("the query has a bewit: requests are signed by the worker, and by nobody else")
+
+
+def _check_bewit(target: str) -> None:
+    parts = re.split("[&;?]", _decoded(target.replace("+", " ")).lower())
+    if any(_BEWIT.match(part.strip()) for part in parts[1:]):
+        raise BadTarget("the target has a bewit: requests are signed by the worker, and by nobody else")
 
 
 def is_workers_own(method: str, path: str) -> bool:

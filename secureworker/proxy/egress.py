@@ -8,13 +8,14 @@ from typing import Final, final
 from secureworker.core.addresses import BadHost, HostPort, parse_address, parse_host_port
 from secureworker.core.doors import Destination
 from secureworker.proxy import answers
-from secureworker.proxy.account import Account, Meter
+from secureworker.proxy.account import Account
 from secureworker.proxy.hello import UNRECOGNISED_NAME, BadHello, Hello, parse_hello
 from secureworker.proxy.names import Names
+from secureworker.proxy.plain import exchange, written
 from secureworker.proxy.reaching import reach
-from secureworker.proxy.requests import IDLE_SECONDS, Bad, Body, Head, read_head
+from secureworker.proxy.requests import IDLE_SECONDS, Bad, Head, read_head
 from secureworker.proxy.tunnel import TunnelLimits, tunnel
-from secureworker.proxy.wire import READ_BYTES, Gone, TooSlow, Wire
+from secureworker.proxy.wire import TooSlow, Wire
 
 logger = logging.getLogger(__name__)
 
@@ -146,43 +147,7 @@ class EgressDoor:
         with outside:
             meter = self._account.meter(str(place))
             meter.connections += 1
-            written = _written(head, place, target[2] or "/")
-            await self._exchange(wire, Wire(outside), head, written, meter)
-
-    async def _exchange(self, wire: Wire, onward: Wire, head: Head, written: bytes, meter: Meter) -> None:
-        """Send the request, and pass on all that comes until the other side closes."""
-        body = Body(wire, head)
-        if head.awaits_continue:
-            await wire.send(answers.CONTINUE, IDLE_SECONDS)
-        await onward.send(written, IDLE_SECONDS)
-        meter.sent += len(written)
-        async for chunk in body.chunks():
-            framed = chunk if head.length is not None else b"%x\r\n%b\r\n" % (len(chunk), chunk)
-            await onward.send(framed, IDLE_SECONDS)
-            meter.sent += len(chunk)
-        if head.length is None:
-            await onward.send(b"0\r\n\r\n", IDLE_SECONDS)
-        try:
-            async with asyncio.timeout(self._limits.total_seconds):
-                while True:
-                    chunk = await onward.some(READ_BYTES, self._limits.idle_seconds)
-                    meter.received += len(chunk)
-                    await wire.send(chunk, IDLE_SECONDS)
-        except Gone:
-            await wire.part()
-        except TimeoutError:
-            logger.debug("%s: an answer took too long", NAME)
-
-
-def _written(head: Head, place: HostPort, path: str) -> bytes:
-    """Write the request that the host gets."""
-    host = str(place).removesuffix(f":{_HTTP_PORT}") if place.port == _HTTP_PORT else str(place)
-    headers = [("Host", host), *answers.to_host(head), ("Connection", "close")]
-    if head.length is None:
-        headers.append(("Transfer-Encoding", "chunked"))
-    elif head.get("content-length"):
-        headers.append(("Content-Length", str(head.length)))
-    return f"{head.method} {path} HTTP/1.1\r\n".encode("ascii") + answers.lines(headers) + b"\r\n"
+            await exchange(wire, Wire(outside), head, written(head, place, target[2] or "/"), meter, self._limits)
 
 
 async def _read_hello(wire: Wire) -> Hello:

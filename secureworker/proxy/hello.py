@@ -15,8 +15,17 @@ _CLIENT_HELLO = 1
 _VERSIONS = range(0x0301, 0x0304)
 _SERVER_NAME = 0
 _HOST_NAME = 0
-_HIDDEN_NAMES = frozenset({0xFE0D, 0xFFCE})
-"""encrypted_client_hello (RFC 9849) and its draft, encrypted_server_name: the name that counts could not be seen."""
+_HIDDEN_NAMES = frozenset(
+    {
+        *range(0xFE08, 0xFE0E),  # encrypted_client_hello: RFC 9849, and its drafts from the eighth on
+        *range(0xFF02, 0xFF05),  # earlier drafts, with what belongs to them
+        0xDA09,  # of an inner hello, in drafts
+        0xFD00,  # ech_outer_extensions: of an inner hello
+        0xFFCE,  # encrypted_server_name
+    }
+)
+"""With these, the name that counts could not be seen. Browsers send one of them with random content (GREASE), which is
+made to look the same: that is refused too. No client of scripts (OpenSSL, Go, Node, rustls, GnuTLS) does so unasked."""
 UNRECOGNISED_NAME: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 """The alert that a client is told by why it goes no further."""
 

@@ -4,8 +4,8 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
 from secureworker.proxy.account import Meter
@@ -23,6 +23,20 @@ class TunnelLimits:
     total_seconds: float = 4 * 3600.0
 
 
+@asynccontextmanager
+async def patient(limits: TunnelLimits) -> AsyncIterator[Callable[[], None]]:
+    """End a block with a TimeoutError once the limits say so. What is given is called whenever something moved."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limits.total_seconds
+    async with asyncio.timeout(min(limits.idle_seconds, limits.total_seconds)) as timeout:
+
+        def rest() -> None:
+            if not timeout.expired():
+                timeout.reschedule(min(end, loop.time() + limits.idle_seconds))
+
+        yield rest
+
+
 async def tunnel(inside: socket.socket, outside: socket.socket, meter: Meter, limits: TunnelLimits) -> str:
     """Pass bytes on until both sides have ended, or one has broken. Neither socket is closed here.
 
@@ -32,23 +46,19 @@ async def tunnel(inside: socket.socket, outside: socket.socket, meter: Meter, li
     loop = asyncio.get_running_loop()
     end = loop.time() + limits.total_seconds
 
-    def sent(count: int) -> None:
-        meter.sent += count
-        rest()
-
-    def received(count: int) -> None:
-        meter.received += count
-        rest()
-
-    def rest() -> None:
-        if not patience.expired():
-            patience.reschedule(min(end, loop.time() + limits.idle_seconds))
-
     try:
-        async with asyncio.timeout(min(limits.idle_seconds, limits.total_seconds)) as patience:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(inside, outside, sent))
-                group.create_task(_pump(outside, inside, received))
+        async with patient(limits) as rest, asyncio.TaskGroup() as group:
+
+            def sent(count: int) -> None:
+                meter.sent += count
+                rest()
+
+            def received(count: int) -> None:
+                meter.received += count
+                rest()
+
+            group.create_task(_pump(inside, outside, sent))
+            group.create_task(_pump(outside, inside, received))
     except TimeoutError:
         return f"open for {limits.total_seconds:g} s" if loop.time() >= end else f"idle for {limits.idle_seconds:g} s"
     except ExceptionGroup as failures:

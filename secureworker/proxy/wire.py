@@ -75,6 +75,15 @@ class Wire:
         return bytes(self._read)
 
     @property
+    def buffered(self) -> bytearray:
+        """What was read and not used; to be looked at, and not kept."""
+        return self._read
+
+    def drop(self, count: int) -> None:
+        """Forget the first bytes of what was read."""
+        del self._read[:count]
+
+    @property
     def waiting(self) -> int:
         """How many bytes were read and not used."""
         return len(self._read)

@@ -22,6 +22,7 @@ NAME = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_cha
         ("/api/secrets/v1/secret/project/x/y", "/api/secrets/v1/secret/project/x/y"),
         ("/api/queue/v1/task/a/artifacts/public%2Fa%20b%3A%40.txt", "/api/queue/v1/task/a/artifacts/public/a b:@.txt"),
         ("/api/index/v1/task/a.b..c", "/api/index/v1/task/a.b..c"),
+        ("/api/index/v1/task/bewit=a&abewit=b?bewits&x=bewit", "/api/index/v1/task/bewit=a&abewit=b"),
     ],
 )  # fmt: skip
 def test_a_path_is_decoded(target: str, path: str) -> None:
@@ -78,6 +79,15 @@ def test_a_path_is_decoded(target: str, path: str) -> None:
         "/api/queue/v1/task/a??bewit=x",
         "/api/queue/v1/task/a?b&%42e%77it=x",
         "/api/queue/v1/task/a?+bewit=x",
+        "/api/queue/v1/task/a&bewit=x",
+        "/api/queue/v1/task/a&bewit=x/b",
+        "/api/queue/v1/task/a&BEWIT=x",
+        "/api/queue/v1/task/a?b/c&bewit=x",
+        "/api/queue/v1/task/a?bewit[]=x",
+        "/api/queue/v1/task/a?bewit%5B%5D=x",
+        "/api/queue/v1/task/a?b=%26bewit%3Dx",
+        "/api/secrets/v1/secret/a%26bewit=x",
+        "/api/secrets/v1/secret/a%3Fbewit%3Dx",
         "/__version__",
         "/credentials",
         "http://taskcluster/api/queue/v1/ping",

@@ -223,6 +223,52 @@ async def test_a_flood_of_refusals_does_not_fill_the_task_log() -> None:
         assert service.asked == []
 
 
+@pytest.mark.parametrize("door", ["taskcluster", "egress"])
+async def test_a_flood_of_chunks_of_one_byte_leaves_others_their_turns(door: str) -> None:
+    """Chunks that are buffered need no waiting: 43,000 of them in a row kept the worker from its reclaims."""
+    flood, most_in_a_turn = 300_000, 0
+    finished: list[str] = []
+
+    async def upload() -> None:
+        target = b"http://files.test:%d/x" % port if door == "egress" else b"/api/object/v1/upload/x"
+        host = b"files.test:%d" % port if door == "egress" else b"taskcluster"
+        said = b"PUT %b HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % (target, host)
+        async with asyncio.timeout(SECONDS):
+            await say(getattr(opened, door), said, b"1\r\na\r\n" * flood, b"0\r\n\r\n", end=True)
+        finished.append("the flood")
+
+    async def others() -> None:
+        """Look at each turn how far the flood got since the last one."""
+        nonlocal most_in_a_turn
+        passed = 0
+        while not finished:
+            await asyncio.sleep(0)
+            now = sum(each.sent_bytes for each in opened.traffic())
+            most_in_a_turn, passed = max(most_in_a_turn, now - passed), now
+            if now:
+                under_way.set()
+
+    async def another() -> None:
+        await under_way.wait()
+        assert status(await say(opened.taskcluster, GET + b"Connection: close\r\n\r\n")) == 200
+        finished.append("another request")
+
+    under_way = asyncio.Event()
+    async with a_service() as service:
+        port = int(service.root_url.rpartition(":")[2])
+        both = Doors(routes=ROUTES, destinations=(internal("files.test", port, plain=True),))
+        async with (
+            doors_open(both, service.root_url, names={"files.test": "127.0.0.1"}) as opened,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(another())
+            group.create_task(others())
+            await upload()
+        assert {len(body) for *_, body in service.asked} == {0, flood}
+    assert finished == ["another request", "the flood"]
+    assert 0 < most_in_a_turn < 16 * 1024
+
+
 async def test_a_reader_that_takes_nothing_costs_no_memory_and_ends_with_the_run() -> None:
     written = 0
 

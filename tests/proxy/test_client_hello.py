@@ -24,6 +24,10 @@ def real_hello(server_name: str | None, *, oldest: bool = False) -> bytes:
     return written.read()
 
 
+HIDING = [0xFE08, 0xFE09, 0xFE0A, 0xFE0B, 0xFE0C, 0xFE0D, 0xFF02, 0xFF03, 0xFF04, 0xFFCE, 0xDA09, 0xFD00]
+"""Extensions of ECH, its drafts, and what came before."""
+
+
 def extension(kind: int, content: bytes) -> bytes:
     return struct.pack("!HH", kind, len(content)) + content
 
@@ -46,6 +50,13 @@ def test_a_real_client_is_understood(oldest: bool) -> None:  # noqa: FBT001 - a 
     hello = parse_hello(real_hello("Files.Example.com", oldest=oldest))
     assert hello is not None
     assert hello.server_name == "files.example.com"
+
+
+def test_extensions_of_no_meaning_hide_nothing() -> None:
+    """RFC 8701: clients send them so that servers stay used to what they do not know."""
+    hello = parse_hello(a_hello(extension(0x0A0A, b""), name(b"a.example"), extension(0xFAFA, b"\0")))
+    assert hello is not None
+    assert hello.server_name == "a.example"
 
 
 def test_a_client_without_a_name_is_understood() -> None:
@@ -92,7 +103,9 @@ def test_what_comes_in_pieces_is_waited_for_and_what_follows_is_left_alone() -> 
         a_hello(name(b"a.example"), name(b"b.example")),
         a_hello(name(b"a.example"), extension(5, b""), extension(5, b"")),
         a_hello(name(b"a.example"), extension(0xFE0D, b"x")),
-        a_hello(name(b"a.example"), extension(0xFFCE, b"x")),
+        *(a_hello(name(b"a.example"), extension(kind, b"x")) for kind in HIDING),
+        a_hello(extension(0xFE0D, b"x"), name(b"a.example")),
+        a_hello(extension(0xFE0D, b"\0" + bytes(200))),
         a_hello(name(b"")),
         a_hello(name(b"a\0.example")),
         a_hello(name(b"a example")),

@@ -361,6 +361,68 @@ async def test_plain_http_carries_a_body(chunked: bool) -> None:  # noqa: FBT001
 
 
 @pytest.mark.parametrize(
+    "framing", [b"Content-Length: 9000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n895440\r\n"]
+)
+@pytest.mark.parametrize("reads_on", [False, True])
+async def test_an_answer_that_comes_before_the_request_was_sent_whole_arrives(
+    framing: bytes, *, reads_on: bool
+) -> None:
+    """Also where the host takes no byte more of the request and closes, so that sending fails."""
+    early = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!"
+    async with raw_server(early, close=not reads_on) as raw:
+        named = doors(internal("files.test", raw.port, plain=True))
+        async with doors_open(named, names=HERE) as opened:
+            place = b"files.test:%d" % raw.port
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.egress)
+            writer.write(b"POST http://%b/x HTTP/1.1\r\nHost: %b\r\n" % (place, place) + framing + bytes(1000))
+            async with asyncio.timeout(SECONDS):
+                assert await reader.readexactly(len(early)) == early
+            writer.close()
+
+
+async def test_a_plain_request_that_turns_out_ill_formed_is_refused_and_not_passed_on_as_whole() -> None:
+    async with raw_server(close=False) as raw:
+        named = doors(internal("files.test", raw.port, plain=True))
+        async with doors_open(named, names=HERE) as opened:
+            place = b"files.test:%d" % raw.port
+            said = b"PUT http://%b/x HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % (place, place)
+            assert status(await say(opened.egress, said + b"1\r\na\r\nx\r\n")) == 400
+            async with asyncio.timeout(SECONDS):
+                await raw.ended.wait()
+    assert b"Transfer-Encoding: chunked" in raw.everything
+    assert b"0\r\n" not in raw.everything
+
+
+async def test_a_plain_request_whose_sender_leaves_is_not_passed_on_as_whole() -> None:
+    async with raw_server(close=False) as raw:
+        named = doors(internal("files.test", raw.port, plain=True))
+        async with doors_open(named, names=HERE) as opened:
+            place = b"files.test:%d" % raw.port
+            said = b"PUT http://%b/x HTTP/1.1\r\nHost: %b\r\nContent-Length: 10\r\n\r\nshort" % (place, place)
+            assert await say(opened.egress, said, end=True) == b""
+            async with asyncio.timeout(SECONDS):
+                await raw.ended.wait()
+    assert raw.everything.endswith(b"\r\n\r\nshort")
+
+
+async def test_a_long_upload_is_not_idle() -> None:
+    async with raw_server(b"", close=False) as raw:
+        named = doors(internal("files.test", raw.port, plain=True))
+        async with doors_open(named, names=HERE, limits=TunnelLimits(0.5, 60)) as opened:
+            place = b"files.test:%d" % raw.port
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.egress)
+            writer.write(b"PUT http://%b/x HTTP/1.1\r\nHost: %b\r\nContent-Length: 10\r\n\r\n" % (place, place))
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                writer.write(b"x")
+            async with asyncio.timeout(SECONDS):
+                # Cut only once it rests.
+                assert await reader.read() == b""
+            assert raw.everything.endswith(b"\r\n\r\n" + b"x" * 10)
+            writer.close()
+
+
+@pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("GET http://files.test/", 403),
