@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from secureworker.core.audit import AuditRecord, record_as_json
-from secureworker.core.errors import AuditError, BadPayload, HostError, KeyUnusable
+from secureworker.core.errors import AuditEnded, AuditError, BadPayload, HostError, KeyUnusable, SignerLost
 from secureworker.core.ids import ArtifactName, WorkerIdentity
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing import wire
@@ -104,7 +104,7 @@ class SignerClient:
     def _exchange(self, message: Mapping[str, Any]) -> dict[str, Any]:
         with self._lock:
             if self._gone:
-                raise HostError(self._gone)
+                raise SignerLost(self._gone)
             try:
                 wire.send(self._channel, message)
                 told = wire.receive(self._channel)
@@ -125,7 +125,7 @@ class SignerClient:
     def _lose(self, why: str) -> HostError:
         self._gone = why
         self._channel.close()
-        return HostError(why)
+        return SignerLost(why)
 
     def close(self) -> None:
         """End the conversation. A signer that is our child ends too."""
@@ -140,6 +140,8 @@ def _error(told: Mapping[str, Any]) -> Exception:
             return BadPayload(reasons)
         case "audit":
             return AuditError("; ".join(reasons))
+        case "audit-ended":
+            return AuditEnded("; ".join(reasons))
         case "key":
             return KeyUnusable("; ".join(reasons))
         case _:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from secureworker import __version__
 from secureworker.core.audit import SIGNERS_OWN, AuditRecord, BadRecord, Ending, Event, parse_record
 from secureworker.core.checkpoint import InclusionProof, write_proof
-from secureworker.core.errors import AuditError, BadPayload, HostError, KeyUnusable, SecureworkerError
+from secureworker.core.errors import AuditEnded, AuditError, BadPayload, HostError, KeyUnusable, SecureworkerError
 from secureworker.core.ids import ArtifactName
 from secureworker.ports import SignedFile
 from secureworker.signing import wire
@@ -120,7 +120,14 @@ def _workers_own(document: Any) -> AuditRecord:
     return parsed
 
 
-_ERRORS: Final = ((AuditError, "audit"), (KeyUnusable, "key"), (BadPayload, "payload"), (HostError, "host"))
+_ERRORS: Final = (
+    (AuditEnded, "audit-ended"),
+    (AuditError, "audit"),
+    (KeyUnusable, "key"),
+    (BadPayload, "payload"),
+    (HostError, "host"),
+)
+"""The first that fits."""
 
 
 def describe_error(error: SecureworkerError) -> Answer:
