@@ -54,11 +54,12 @@ class Mending:
         """
         if self.error is None:
             return ()
-        if self.clock.monotonic() >= self._not_before:
-            await self._try_again()
-        return () if self.error is None else (Hindrance("host", self._why),)
+        if self.clock.monotonic() >= self._not_before and await self._holds():
+            self.error = None
+            return ()
+        return (Hindrance("host", self._why),)
 
-    async def _try_again(self) -> None:
+    async def _holds(self) -> bool:
         try:
             passed = await self.sandbox.self_test()
         except NEED_NEW_START:
@@ -69,9 +70,9 @@ class Mending:
             seconds = SELF_TEST_SECONDS[min(self._failed_tests, len(SELF_TEST_SECONDS) - 1)]
             self._failed_tests += 1
             self._wait(seconds, f"the self-test fails: {error}")
-        else:
-            logger.info("self-test: all %d probes failed to get out again; claiming", len(passed))
-            self.error = None
+            return False
+        logger.info("self-test: all %d probes failed to get out again; claiming", len(passed))
+        return True
 
     def _wait(self, seconds: float, why: str) -> None:
         self._not_before = self.clock.monotonic() + seconds
