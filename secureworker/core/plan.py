@@ -127,6 +127,8 @@ class Plan:
     outputs: OutputRules
     exit_codes: ExitCodes = field(default_factory=ExitCodes)
     repeatable: bool = True
+    live_log: bool = False
+    """Whether the log is shown while it is written, to whoever has its address."""
     grace: timedelta = timedelta(seconds=10)
     """Between TERM and KILL when the run is stopped by shutdown."""
     doors: Doors = field(default_factory=Doors)

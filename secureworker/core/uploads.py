@@ -38,7 +38,26 @@ class StorageError:
     expires: datetime
 
 
-ArtifactRequest: TypeAlias = StorageS3 | StorageObject | StorageError
+@dataclass(frozen=True, slots=True)
+class StorageReference:
+    """createArtifact with storage type `reference`: readers are sent elsewhere. May become a link later."""
+
+    name: ArtifactName
+    url: str
+    content_type: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StorageLink:
+    """createArtifact with storage type `link`: another name for an artifact of the same run."""
+
+    name: ArtifactName
+    artifact: ArtifactName
+    expires: datetime
+
+
+ArtifactRequest: TypeAlias = StorageS3 | StorageObject | StorageError | StorageReference | StorageLink
 
 
 @dataclass(frozen=True, slots=True)

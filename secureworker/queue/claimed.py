@@ -14,7 +14,9 @@ from secureworker.core.uploads import (
     ObjectTarget,
     PutTarget,
     StorageError,
+    StorageLink,
     StorageObject,
+    StorageReference,
     StorageS3,
     UploadTarget,
 )
@@ -191,6 +193,12 @@ def _artifact(request: ArtifactRequest) -> dict[str, Json]:
         case StorageError():
             message = request.message[:4096]  # the schema's limit
             return {"storageType": "error", "reason": request.reason, "message": message, "expires": expires}
+        case StorageReference():
+            found = {"url": request.url, "contentType": request.content_type}
+            return {"storageType": "reference", **found, "expires": expires}
+        case StorageLink():
+            # Without a content type: the schema has none for links.
+            return {"storageType": "link", "artifact": request.artifact, "expires": expires}
         case _:
             assert_never(request)
 
@@ -207,7 +215,7 @@ def _target(request: ArtifactRequest, answer: Answer) -> UploadTarget:
                 project_id=_text(answer, "projectId"),
                 credentials=parse_credentials(credentials if isinstance(credentials, dict) else {}),
             )
-        case StorageError():
+        case StorageError() | StorageReference() | StorageLink():
             return NoTarget()
         case _:
             assert_never(request)

@@ -15,7 +15,9 @@ from secureworker.core.uploads import (
     ObjectTarget,
     PutTarget,
     StorageError,
+    StorageLink,
     StorageObject,
+    StorageReference,
     StorageS3,
     UploadTarget,
 )
@@ -92,14 +94,19 @@ class FakeRun:
         await self._arrive("create_artifact")
         if self.resolved in (Resolution.COMPLETED, Resolution.FAILED):
             self._check_running()
-        if self.artifacts.setdefault(request.name, request) != request:
+        before = self.artifacts.get(request.name, request)
+        if before == request or (
+            isinstance(before, StorageReference) and isinstance(request, StorageReference | StorageLink)
+        ):
+            self.artifacts[request.name] = request
+        else:
             raise Defect(f"createArtifact: 409: {request.name} exists already, with other properties")
         match request:
             case StorageS3():
                 return PutTarget(f"https://uploads.invalid/{request.name}")
             case StorageObject():
                 return ObjectTarget(request.name, str(self.claim.task_id), "none", self.claim.credentials)
-            case StorageError():
+            case StorageError() | StorageReference() | StorageLink():
                 return NoTarget()
             case _:
                 assert_never(request)

@@ -17,7 +17,16 @@ from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import Defect, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
-from secureworker.core.uploads import NoTarget, ObjectTarget, PutTarget, StorageError, StorageObject, StorageS3
+from secureworker.core.uploads import (
+    NoTarget,
+    ObjectTarget,
+    PutTarget,
+    StorageError,
+    StorageLink,
+    StorageObject,
+    StorageReference,
+    StorageS3,
+)
 from secureworker.host.clock import SystemClock
 from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings, StaticClient
@@ -273,6 +282,17 @@ async def test_an_error_artifact_needs_no_upload(here: Here) -> None:
     run = await here.a_run()
     request = StorageError(ArtifactName("public/a"), "invalid-resource-on-worker", "a link", later())
     assert await run.create_artifact(request) == NoTarget()
+
+
+async def test_a_reference_may_lead_elsewhere_and_then_become_a_link_for_good(here: Here) -> None:
+    run = await here.a_run()
+    live, expires = ArtifactName("public/logs/live.log"), later()
+    for url in ("https://host.invalid/1", "https://host.invalid/2"):
+        assert await run.create_artifact(StorageReference(live, url, "text/plain", expires)) == NoTarget()
+    backing = ArtifactName("public/logs/live_backing.log")
+    assert await run.create_artifact(StorageLink(live, backing, expires)) == NoTarget()
+    with pytest.raises(Defect, match="409"):
+        await run.create_artifact(StorageReference(live, "https://host.invalid/3", "text/plain", expires))
 
 
 async def test_a_log_can_still_be_made_for_a_cancelled_run(here: Here) -> None:

@@ -8,7 +8,16 @@ import pytest
 from secureworker.core.errors import AccessDenied, Defect, ServiceError, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
-from secureworker.core.uploads import NoTarget, ObjectTarget, PutTarget, StorageError, StorageObject, StorageS3
+from secureworker.core.uploads import (
+    NoTarget,
+    ObjectTarget,
+    PutTarget,
+    StorageError,
+    StorageLink,
+    StorageObject,
+    StorageReference,
+    StorageS3,
+)
 from secureworker.queue.claimed import TaskclusterRun
 from secureworker.testing import EPOCH, IDENTITY, TASK_ID, a_claim
 from tests.queue.scripted import Scripted, error, no_content
@@ -183,6 +192,18 @@ async def test_artifacts_are_asked_for_as_the_queues_schema_says(server: Scripte
         {"storageType": "error", "reason": "too-large-file-on-worker", "message": "m" * 4096, "expires": written},
     ]
     assert server.asked[0][1].endswith("/artifacts/public%2Fa%25b%20c.txt")
+
+
+async def test_a_reference_and_a_link_are_asked_for_as_the_queues_schema_says(server: Scripted) -> None:
+    server.then({"storageType": "reference"}, {"storageType": "link"})
+    run = run_at(server)
+    assert await run.create_artifact(StorageReference(NAME, "https://a/b", "text/plain", EPOCH)) == NoTarget()
+    assert await run.create_artifact(StorageLink(NAME, ArtifactName("public/other"), EPOCH)) == NoTarget()
+    written = "2026-01-31T12:00:00.000Z"
+    assert [body for _, _, body in server.asked] == [
+        {"storageType": "reference", "url": "https://a/b", "contentType": "text/plain", "expires": written},
+        {"storageType": "link", "artifact": "public/other", "expires": written},
+    ]
 
 
 @pytest.mark.parametrize("answer", [{}, {"putUrl": ""}, {"putUrl": 7}])
