@@ -20,11 +20,13 @@ from secureworker.audit.log import Log, LogSettings, LogSigner, open_log
 from secureworker.audit.moments import SystemMoments
 from secureworker.audit.place import give, open_place
 from secureworker.audit.shards import LogKey
+from secureworker.audit.watch import Watch
 from secureworker.core.audit import AuditRecord, Event, read_record
 from secureworker.core.checkpoint import InclusionProof
 from secureworker.core.errors import AuditError, HostError, SecureworkerError, SettingsError
 from secureworker.core.ids import Sha256, WorkerIdentity, WorkerPool
 from secureworker.core.schemas import CompiledSchema
+from secureworker.core.witness import parse_vkey
 from secureworker.host.confine import (
     Confinement,
     become,
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 SIGNER_UID: Final = 1_899_999_999
 """What a signer becomes that root started without saying what: just below the ids that scripts get, and nobody's."""
+WITNESS_SECONDS: Final = 900.0
+"""How far a witness that is required may be behind, unless it is said otherwise."""
 _SIGNATURES: Final = b'"event":"signature"'
 
 
@@ -58,6 +62,8 @@ class SignerSettings:
     user: str | int | None = None
     socket: str | None = None
     clients: tuple[str | int, ...] = ()
+    watch: Watch | None = None
+    """Where a witness is required: what sees that it keeps up."""
 
 
 def read_settings(content: bytes, name: str) -> SignerSettings:
@@ -103,20 +109,29 @@ def _settings(document: Document) -> SignerSettings:
         said.get("user"),
         said.get("socket"),
         tuple(said.get("clients", ())),
+        _watch(said["witness"]) if "witness" in said else None,
     )
+
+
+def _watch(said: dict[str, Any]) -> Watch:
+    key = parse_vkey(said["key"], lambda raw: PublicKey(raw).verifies)
+    return Watch(said["store"], key, said.get("seconds", WITNESS_SECONDS))
 
 
 class _LogTrail:
     """The audit log as the process knows it."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, watch: Watch | None) -> None:
         self._log = log
+        self._watch = watch
 
     def write(self, record: AuditRecord, writer: str) -> InclusionProof:
         return self._log.append(record, writer)
 
     def check(self) -> None:
         self._log.check()
+        if self._watch is not None:
+            self._watch.check(self._log.shard, self._log.origin, self._log.size)
 
 
 def run(settings: SignerSettings, channel: socket.socket | None) -> None:
@@ -203,7 +218,7 @@ def _prepare(
     about = (("scheme", scheme_of(settings.key)), ("fingerprint", key.public.fingerprint))
     log.append(AuditRecord(Event.KEY_LOAD, details=about), "signer")
     logger.debug("confined: %s; %d runs were signed for before", confinement, len(signed))
-    server = Server(requests(key, settings.bounds, _LogTrail(log), signed), allowed, listener)
+    server = Server(requests(key, settings.bounds, _LogTrail(log, settings.watch), signed), allowed, listener)
     return server, log, stop
 
 

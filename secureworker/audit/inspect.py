@@ -6,9 +6,8 @@ as of the checkpoint that was found.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import Final
 
 from secureworker.audit import shards
 from secureworker.audit.place import open_existing
@@ -17,15 +16,12 @@ from secureworker.core.audit import AuditRecord, BadRecord, Stamp, read_record
 from secureworker.core.checkpoint import (
     BadNote,
     Checkpoint,
-    InclusionProof,
-    check_proof,
     open_checkpoint,
-    parse_checkpoint,
-    parse_proof,
 )
 from secureworker.core.errors import AuditError
 from secureworker.core.ids import WorkerIdentity, WorkerPool
-from secureworker.core.merkle import BadProof, Tree, inclusion_proof, leaf_hash
+from secureworker.core.merkle import Tree, leaf_hash
+from secureworker.core.witness import WitnessKey, check_cosigned
 
 _MOST_DETAILS: Final = 20
 _ATTEMPTS: Final = 10
@@ -76,10 +72,13 @@ class _NotVerified(Exception):
 class _Verification:
     """What the steps find out, each for those after it."""
 
-    def __init__(self, place: int, keys: tuple[LogKey, ...], earlier: tuple[bytes, ...]) -> None:
+    def __init__(
+        self, place: int, keys: tuple[LogKey, ...], earlier: tuple[bytes, ...], witnesses: tuple[WitnessKey, ...]
+    ) -> None:
         self._place = place
         self._keys = keys
         self._earlier = earlier
+        self._witnesses = witnesses
         self._numbers: tuple[int, ...] = ()
         self._worker: WorkerIdentity
         self._shards: list[_Shard] = []
@@ -94,7 +93,7 @@ class _Verification:
 
     def checkpoints(self) -> str:
         """2. Each shard's checkpoint is signed by one of the given keys, and is this worker's and that shard's."""
-        claimed = _origin(shards.read_checkpoint(self._place, 1))
+        claimed = claimed_origin(shards.read_checkpoint(self._place, 1))
         self._worker = _worker_of(claimed)
         for number in self._numbers:
             self._shards.append(self._open(number))
@@ -102,13 +101,18 @@ class _Verification:
         return f"the log of {self._worker}, {newest.size} records in its newest shard"
 
     def earlier(self) -> str:
-        """3. Each checkpoint that somebody kept is signed, and of this log."""
+        """3. Each checkpoint that somebody kept is signed, and of this log; by the demanded witnesses too."""
+        if self._witnesses and not self._earlier:
+            raise _NotVerified("a witness is demanded, and no checkpoint that it could have signed is given")
         for note in self._earlier:
-            origin = _origin(note)
+            origin = claimed_origin(note)
             if origin not in {shard.origin for shard in self._shards}:
                 raise _NotVerified(f"a checkpoint that was kept is of {origin[:200]!a}, which is none of these shards")
             self._checkpoints.append(_trusted(note, origin, self._keys))
-        return f"{len(self._checkpoints)} checkpoints that were kept elsewhere"
+            for witness in self._witnesses:
+                _check_witness(note, witness)
+        by = "".join(f", cosigned by {witness.name}" for witness in self._witnesses)
+        return f"{len(self._checkpoints)} checkpoints that were kept elsewhere{by}"
 
     def records(self) -> str:
         """4. The records of each shard come to exactly its checkpoint, and nothing follows but what is under way."""
@@ -143,7 +147,18 @@ class _Verification:
                 raise _NotVerified(
                     f"a checkpoint that was kept says that {checkpoint.origin} had {checkpoint.size} records; {now}"
                 )
-        return "all of them are the beginning of this log" if self._checkpoints else "none was given"
+        if not self._checkpoints:
+            return "none was given"
+        newest = self._shards[-1]
+        covered = max((one.size for one in self._checkpoints if one.origin == newest.origin), default=0)
+        if self._witnesses and newest.checkpoint.size and not covered:
+            raise _NotVerified(
+                f"no checkpoint of {newest.origin} is cosigned, and it has {newest.checkpoint.size} records"
+            )
+        return (
+            "all of them are the beginning of this log; "
+            f"they hold {covered} of the {newest.checkpoint.size} records of its newest shard"
+        )
 
     def _open(self, number: int) -> _Shard:
         origin = origin_of(self._worker, number)
@@ -189,7 +204,7 @@ class _Verification:
             if problem and len(shard.problems) < _MOST_DETAILS:
                 shard.problems.append(f"record {index} of {shard.origin}: {problem}")
 
-        with _records_of(self._place, shard.number) as file:
+        with shards.open_records(self._place, shard.number) as file:
             return shards.replay(file, shard.checkpoint, visit)
 
 
@@ -203,7 +218,7 @@ def _problem(line: bytes, index: int, worker: WorkerIdentity) -> str:
     return "" if stamp.worker == worker else f"it is one of {stamp.worker}"
 
 
-def _origin(note: bytes) -> str:
+def claimed_origin(note: bytes) -> str:
     """Give what a checkpoint says it is of, before anything is known of its signature."""
     return note.partition(b"\n")[0].decode("utf-8", "replace")
 
@@ -241,20 +256,33 @@ _STEPS: Final = (
 STEP_COUNT: Final = len(_STEPS)
 
 
-def verify_log(directory: str, keys: tuple[LogKey, ...], earlier: tuple[bytes, ...] = ()) -> tuple[Step, ...]:
+def _check_witness(note: bytes, witness: WitnessKey) -> None:
+    try:
+        check_cosigned(note, witness)
+    except BadNote as error:
+        raise _NotVerified(f"a checkpoint that was kept, of {claimed_origin(note)[:200]!a}: {error}") from error
+
+
+def verify_log(
+    directory: str,
+    keys: tuple[LogKey, ...],
+    earlier: tuple[bytes, ...] = (),
+    witnesses: tuple[WitnessKey, ...] = (),
+) -> tuple[Step, ...]:
     """Take the steps in their order, up to the first that does not pass. All passed: the log is verified.
 
     Args:
         directory: the log's.
         keys: the public keys that it may be signed with.
         earlier: checkpoints that were kept elsewhere: with artifacts, by a witness.
+        witnesses: who must have cosigned each of those, of which at least one is then of the newest shard.
 
     Raises:
         AuditError: the directory cannot be read.
     """
     place = open_existing(directory)
     try:
-        return tuple(_take(_Verification(place, keys, earlier)))
+        return tuple(_take(_Verification(place, keys, earlier, witnesses)))
     finally:
         os.close(place)
 
@@ -271,43 +299,6 @@ def _take(verification: _Verification) -> Iterator[Step]:
             return
 
 
-def verify_proof(content: bytes, keys: tuple[LogKey, ...]) -> Entry:
-    """Check a proof that was published with a task; give the record that it proves, which it holds.
-
-    Raises:
-        AuditError: it proves nothing.
-    """
-    try:
-        proof = parse_proof(content)
-        origin = _origin(proof.note)
-        number = int(origin.rpartition("/")[2])
-        record, stamp = read_record(proof.extra)
-    except ValueError as error:
-        raise AuditError(f"this is no proof of an audit record: {error}") from error
-    reasons = []
-    for key in keys:
-        try:
-            check_proof(proof, proof.extra, key.named(origin))
-        except (BadNote, BadProof) as error:
-            reasons.append(str(error))
-            continue
-        if (stamp.index, origin_of(stamp.worker, number)) != (proof.index, origin):
-            raise AuditError("the record is one of another place than the proof says")
-        return Entry(number, record, stamp, proof.extra)
-    raise AuditError("; ".join(reasons))
-
-
-@contextmanager
-def _records_of(place: int, shard: int) -> Iterator[BinaryIO]:
-    name = shards.records_file(shard)
-    try:
-        descriptor = shards.open_file(name, os.O_RDONLY, place)
-    except OSError as error:
-        raise AuditError(f"{name} of the audit log cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        yield file
-
-
 def read_entries(directory: str) -> Iterator[Entry]:
     """Give every record of a log, oldest first, and verify nothing but their form.
 
@@ -317,7 +308,7 @@ def read_entries(directory: str) -> Iterator[Entry]:
     place = open_existing(directory)
     try:
         for shard in shards.list_shards(place):
-            with _records_of(place, shard) as file:
+            with shards.open_records(place, shard) as file:
                 for number, line in enumerate(file):
                     if not line.endswith(b"\n"):
                         # Under way, or torn: not a record yet.
@@ -329,45 +320,3 @@ def read_entries(directory: str) -> Iterator[Entry]:
                     yield Entry(shard, record, stamp, line[:-1])
     finally:
         os.close(place)
-
-
-def prove(directory: str, shard: int, index: int, kept: bytes | None = None) -> InclusionProof:
-    """Prove that a record is in the log, for who has neither the log nor us.
-
-    Args:
-        directory: the log's.
-        shard: of the record.
-        index: in the shard.
-        kept: a checkpoint of this shard that was kept elsewhere, as of which it is to be proved; None: the newest.
-
-    Raises:
-        AuditError: there is no such record, it is not signed for yet, or was not when the checkpoint was kept; or the
-            log did not grow from what the checkpoint says.
-    """
-    place = open_existing(directory)
-    leaves: list[bytes] = []
-    record = b""
-
-    def visit(position: int, line: bytes) -> None:
-        nonlocal record
-        leaves.append(leaf_hash(line))
-        record = line if position == index else record
-
-    try:
-        note = shards.read_checkpoint(place, shard) if kept is None else kept
-        checkpoint = parse_checkpoint(note.rpartition(b"\n\n")[0] + b"\n")
-        if checkpoint.origin.rpartition("/")[2] != f"{shard:06d}":
-            raise AuditError(f"the checkpoint is of another shard than {shard}: {checkpoint.origin[:200]!a}")
-        with _records_of(place, shard) as file:
-            if kept is None:
-                shards.replay(file, checkpoint, visit)
-            else:
-                shards.replay_beginning(file, checkpoint, visit)
-    except BadNote as error:
-        raise AuditError(f"the checkpoint of shard {shard} is none: {error}") from error
-    finally:
-        os.close(place)
-    if not 0 <= index < len(leaves):
-        when = "" if kept is None else ", as of the checkpoint that was kept"
-        raise AuditError(f"shard {shard} has no record {index}: it has {len(leaves)} that are signed for{when}")
-    return InclusionProof(index, inclusion_proof(leaves, index), note, record)

@@ -81,6 +81,19 @@ def open_file(name: str, flags: int, directory: int) -> int:
     return descriptor
 
 
+def open_records(directory: int, shard: int) -> BinaryIO:
+    """Open the records of a shard to read them.
+
+    Raises:
+        AuditError: they cannot be read.
+    """
+    name = records_file(shard)
+    try:
+        return os.fdopen(open_file(name, os.O_RDONLY, directory), "rb")
+    except OSError as error:
+        raise AuditError(f"{name} of the audit log cannot be read: {error.strerror}") from error
+
+
 def read_checkpoint(directory: int, shard: int) -> bytes:
     """Give the bytes of a shard's checkpoint.
 
@@ -172,7 +185,7 @@ def replay_beginning(
         AuditError: they do not come to it.
     """
     tree, end, last = Tree(), 0, b""
-    for line in _lines(file, checkpoint.size, checkpoint.origin):
+    for line in lines(file, checkpoint.size, checkpoint.origin):
         last = line[:-1]
         tree = tree.grow(leaf_hash(last))
         visit(tree.size - 1, last)
@@ -205,7 +218,12 @@ def check_link(first: bytes, before: Checkpoint) -> None:
         )
 
 
-def _lines(file: BinaryIO, count: int, name: str) -> Iterator[bytes]:
+def lines(file: BinaryIO, count: int, name: str) -> Iterator[bytes]:
+    """Give as many whole lines, each with its end.
+
+    Raises:
+        AuditError: there are fewer, or one is longer than any record.
+    """
     for number in range(count):
         line = file.readline(MAX_LINE_BYTES + 1)
         if not line.endswith(b"\n"):

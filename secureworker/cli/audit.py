@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secureworker.cli.push import command as push_command
+from secureworker.cli.witnesses import witness_key
+
 if TYPE_CHECKING:
     from secureworker.audit.inspect import Entry
     from secureworker.audit.shards import LogKey
+    from secureworker.core.witness import WitnessKey
 
 EXIT_NOT_VERIFIED = 1
 _FOLLOW_SECONDS = 0.5
@@ -38,6 +42,9 @@ _directory = click.argument(
 )
 _task = click.option("--task", metavar="ID", help="Only records about this task.")
 _event = click.option("--event", "events", multiple=True, metavar="NAME", help="Only these events; may be repeated.")
+_witnesses = click.option(
+    "--witness", "witnesses", multiple=True, metavar="VKEY", help="Who must have cosigned it: name+id+key; or a file."
+)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the records themselves, one a line.")
 
 
@@ -49,6 +56,9 @@ def command() -> None:
     """
 
 
+command.add_command(push_command)
+
+
 @command.command("verify")
 @click.argument("path", type=click.Path(exists=True, readable=False), callback=_reachable)
 @click.option(
@@ -58,14 +68,21 @@ def command() -> None:
     "--checkpoint",
     "kept",
     multiple=True,
-    type=click.File("rb"),
+    type=click.Path(exists=True),
     metavar="FILE",
-    help="A checkpoint that was kept elsewhere; may be repeated.",
+    help="A checkpoint that was kept elsewhere, or a directory of such; may be repeated.",
 )
+@_witnesses
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def verify(
-    context: click.Context, *, path: str, public_keys: tuple[str, ...], kept: tuple[Any, ...], as_json: bool
+    context: click.Context,
+    *,
+    path: str,
+    public_keys: tuple[str, ...],
+    kept: tuple[str, ...],
+    witnesses: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     r"""Verify the log in the directory PATH, or the proof in the file PATH (public/audit.tlog-proof of a task).
 
@@ -76,14 +93,17 @@ def verify(
     Examples:
       secureworker audit verify /var/lib/secureworker/audit --key signing.key.pub
       secureworker audit verify public/audit.tlog-proof --key signing.key.pub
+      secureworker audit verify audit/ --key signing.key.pub --checkpoint witnessed/ --witness "$(cat witness.vkey)"
     """
     from secureworker.audit.inspect import STEP_COUNT, verify_log
 
     keys = tuple(map(_log_key, public_keys))
+    trusted = tuple(map(witness_key, witnesses))
     if Path(path).is_file():
-        _verify_proof(context, path, keys, as_json=as_json)
+        _verify_proof(context, path, (keys, trusted), as_json=as_json)
         return
-    steps = verify_log(path, keys, tuple(_checkpoint_in(file.read(_MAX_FILE_BYTES)) for file in kept))
+    earlier = tuple(_checkpoint_in(_read(file)) for name in kept for file in _checkpoints_at(name))
+    steps = verify_log(path, keys, earlier, trusted)
     verified = len(steps) == STEP_COUNT and all(step.passed for step in steps)
     if as_json:
         told = [
@@ -99,12 +119,19 @@ def verify(
     context.exit(0 if verified else EXIT_NOT_VERIFIED)
 
 
-def _verify_proof(context: click.Context, path: str, keys: "tuple[LogKey, ...]", *, as_json: bool) -> None:
-    from secureworker.audit.inspect import verify_proof
+def _checkpoints_at(path: str) -> list[str]:
+    """Give the file, or the files of checkpoints in the directory."""
+    return sorted(map(str, Path(path).glob("*.checkpoint"))) if Path(path).is_dir() else [path]
+
+
+def _verify_proof(
+    context: click.Context, path: str, trusted: "tuple[tuple[LogKey, ...], tuple[WitnessKey, ...]]", *, as_json: bool
+) -> None:
+    from secureworker.audit.proofs import verify_proof
     from secureworker.core.errors import AuditError
 
     try:
-        entry = verify_proof(_read(path), keys)
+        entry = verify_proof(_read(path), *trusted)
     except AuditError as error:
         click.echo(json.dumps({"verified": False, "reason": str(error)}) if as_json else f"not verified: {error}")
         context.exit(EXIT_NOT_VERIFIED)
@@ -195,7 +222,7 @@ def prove(*, directory: str, index: int | None, shard: int | None, task: str | N
       secureworker audit prove /var/lib/secureworker/audit 1234 --output record.tlog-proof
       secureworker audit prove audit-copy/ --task fN1SbArXTPSVFNUvaOlinQ --checkpoint kept > old.tlog-proof
     """
-    from secureworker.audit.inspect import prove as make
+    from secureworker.audit.proofs import prove as make
     from secureworker.core.checkpoint import write_proof
     from secureworker.core.errors import AuditError
 
@@ -225,7 +252,13 @@ def _signature_of(directory: str, task: str, shard: int | None) -> tuple[int, in
 @_directory
 @_task
 @click.option("--key", "public_key", metavar="PUB", help="Public key: its form for witnesses is written too.")
-def export(*, directory: str, task: str | None, public_key: str | None) -> None:
+@click.option(
+    "--witnessed",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Where `audit push` keeps what a witness signed: written too.",
+)
+def export(*, directory: str, task: str | None, public_key: str | None, witnessed: str | None) -> None:
     r"""Print one JSON document: the checkpoints, and the records (all, or a task's) each with its proof.
 
     It can be verified without the log: each `proof` is a file for `audit verify`.
@@ -234,7 +267,7 @@ def export(*, directory: str, task: str | None, public_key: str | None) -> None:
     Example:
       secureworker audit export /var/lib/secureworker/audit --task fN1SbArXTPSVFNUvaOlinQ > audit.json
     """
-    from secureworker.audit.inspect import prove as make
+    from secureworker.audit.proofs import prove as make
     from secureworker.core.checkpoint import write_proof
     from secureworker.core.errors import AuditError
 
@@ -248,6 +281,8 @@ def export(*, directory: str, task: str | None, public_key: str | None) -> None:
     except AuditError as error:
         raise click.ClickException(str(error)) from error
     document: dict[str, Any] = {"checkpoints": list(shards.values()), "records": told}
+    if witnessed is not None:
+        document["cosigned"] = [_read(path).decode("utf-8", "replace") for path in _checkpoints_at(witnessed)]
     if public_key is not None:
         key = _log_key(public_key)
         document["keys"] = [key.named(note.partition("\n")[0]).vkey for note in shards.values()]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from secureworker.cli.witnesses import witness_key
+
 if TYPE_CHECKING:
     from secureworker.artifacts.fetch import Fetched
     from secureworker.core.ids import RunId, TaskId
     from secureworker.core.trust import Trust
     from secureworker.signing.keys import PublicKey
-    from secureworker.signing.verify import Expected, Verdict
+    from secureworker.signing.verify import Expected, LogDemands, Verdict
 
 
 @click.command("verify")
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
     help="A proof by `audit prove`, in the place of the published one: for what a revoked key signed.",
 )
 @click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="VKEY",
+    help="Who must have cosigned the checkpoint of the proof: name+id+key; or a file.",
+)
+@click.option(
     "--output", metavar="DIR", type=click.Path(file_okay=False), help="Keep what is fetched; a new directory."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -50,6 +59,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     worker_pool: str | None,
     root_url: str | None,
     log_proof: BinaryIO | None,
+    witnesses: tuple[str, ...],
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -73,11 +83,12 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     from secureworker.core.errors import HostError, ServiceError
     from secureworker.core.ids import RunId, TaskId, WorkerPool
     from secureworker.core.logproof import MAX_PROOF_BYTES
-    from secureworker.signing.verify import Expected, verify_bundle, verify_directory
+    from secureworker.signing.verify import Expected, LogDemands, verify_bundle, verify_directory
 
     now = datetime.now(UTC)
     # A byte too many is enough for the step to say that it is larger than any.
     proof = None if log_proof is None else log_proof.read(MAX_PROOF_BYTES + 1)
+    demands = LogDemands(proof, tuple(map(witness_key, witnesses)))
     try:
         trusted = _trusted(trust_file, public_key)
         expected = Expected(
@@ -89,12 +100,12 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
         if files and not Path(target).is_file():
             raise click.UsageError("FILES are for a BUNDLE; a directory has all of its files checked")
         if Path(target).is_dir():
-            verdict = verify_directory(target, trusted, expected, now, log_proof=proof)
+            verdict = verify_directory(target, trusted, expected, now, demands=demands)
         elif Path(target).is_file():
-            verdict = verify_bundle(target, files, trusted, expected, now, log_proof=proof)
+            verdict = verify_bundle(target, files, trusted, expected, now, demands=demands)
         else:
             where = root_url or str(getattr(trusted, "root_url", ""))
-            fetching = _Fetching(_task_id(target), where, output, proof)
+            fetching = _Fetching(_task_id(target), where, output, demands)
             verdict = asyncio.run(_verify_task(fetching, trusted, expected))
     except (ValueError, OSError, HostError, ServiceError) as error:
         raise click.UsageError(str(error)) from error
@@ -127,7 +138,7 @@ class _Fetching:
     task_id: "TaskId"
     root_url: str
     output: str | None
-    log_proof: bytes | None
+    demands: "LogDemands"
 
 
 async def _verify_task(fetching: _Fetching, trusted: "Trust | PublicKey", expected: "Expected") -> "Verdict":
@@ -161,7 +172,7 @@ async def _verify_task(fetching: _Fetching, trusted: "Trust | PublicKey", expect
             run_state=fetched.state,
         )
         return await asyncio.to_thread(
-            verify_directory, directory, trusted, about, datetime.now(UTC), log_proof=fetching.log_proof
+            verify_directory, directory, trusted, about, datetime.now(UTC), demands=fetching.demands
         )
 
 

@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from secureworker.audit.inspect import STEP_COUNT, read_entries, verify_log, verify_proof
+from secureworker.audit.inspect import STEP_COUNT, read_entries, verify_log
+from secureworker.audit.proofs import verify_proof
 from secureworker.audit.shards import LogKey, records_file
 from secureworker.core.audit import Event
 from secureworker.core.errors import AuditError

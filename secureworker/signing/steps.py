@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from secureworker.core.checkpoint import BadNote, parse_proof
 from secureworker.core.evidence import (
     SIGNATURE_BYTES,
     Artifacts,
@@ -28,6 +29,7 @@ from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
 from secureworker.core.summary import SUMMARY, verification_summary
 from secureworker.core.trust import Logged, fingerprint, hint
 from secureworker.core.verification import MAX_BODY_BYTES, NotVerified, StatementSteps
+from secureworker.core.witness import WitnessKey, check_cosigned
 from secureworker.host.beneath import open_beneath
 
 _READ_BYTES = 1024 * 1024
@@ -87,14 +89,23 @@ def hash_file(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class LogDemands:
+    """What is asked of the signer's log, beyond what a run published."""
+
+    proof: bytes | None = None
+    """That the signature is in the log; counts in the place of the proof that was published."""
+    witnesses: tuple[WitnessKey, ...] = ()
+    """Who must have cosigned the checkpoint of the proof."""
+
+
 @dataclass
 class Verification(StatementSteps):
     """The steps that look at files, beside those of the statements."""
 
     files: Files | None = None
     summarised: bool = False
-    log_proof: bytes | None = None
-    """A proof that was given, and counts in the place of one that was published."""
+    demands: LogDemands = LogDemands()
     others: tuple[str, ...] = field(default=())
     """Paths of files that are to be among the subjects of a bundle that stands alone."""
 
@@ -131,20 +142,25 @@ class Verification(StatementSteps):
 
     def check_log(self) -> str:
         """A proof that is there proves these very statements: their signature is in the log of the worker's signer."""
-        content = self.log_proof
+        content = self.demands.proof
         if content is None:
             if not self._files().exists(LOG_PROOF):
-                return "no proof is there"
+                return self._without_proof("no proof is there")
             content = self._files().read(LOG_PROOF, MAX_PROOF_BYTES)
         provenance = None if self.envelope is None else self.envelope.payload
         return self._check_proof(content, self.the_chain(), {"chainOfTrust": self.signed, "provenance": provenance})
 
     def check_lone_log(self) -> str:
         """A proof that was given proves that the signature of this very statement is in its signer's log."""
-        if self.log_proof is None:
-            return "no proof was given"
+        if self.demands.proof is None:
+            return self._without_proof("no proof was given")
         assert self.envelope is not None
-        return self._check_proof(self.log_proof, self.the_facts(), {"provenance": self.envelope.payload})
+        return self._check_proof(self.demands.proof, self.the_facts(), {"provenance": self.envelope.payload})
+
+    def _without_proof(self, what: str) -> str:
+        if self.demands.witnesses:
+            raise NotVerified(f"{what}, and the witness {self.demands.witnesses[0].name} is to have cosigned one")
+        return what
 
     def _check_proof(
         self, content: bytes, about: ChainOfTrust | ProvenanceFacts, bodies: Mapping[str, bytes | None]
@@ -158,7 +174,13 @@ class Verification(StatementSteps):
             self.logged = check_logged(content, (signer, verifies), about, bodies)
         except NotLogged as error:
             raise NotVerified(f"{LOG_PROOF}: {error}") from error
-        return f"the signature is record {self.logged.index} of {self.logged.checkpoint.origin}"
+        try:
+            for witness in self.demands.witnesses:
+                check_cosigned(parse_proof(content).note, witness)
+        except BadNote as error:
+            raise NotVerified(f"{LOG_PROOF}: {error}; a proof by `audit prove --checkpoint` may be") from error
+        by = "".join(f", cosigned by {witness.name}" for witness in self.demands.witnesses)
+        return f"the signature is record {self.logged.index} of {self.logged.checkpoint.origin}{by}"
 
     def check_hashes(self) -> str:
         """Every artifact that is listed is there, as a regular file, with the digest that was signed."""
@@ -191,7 +213,7 @@ class Verification(StatementSteps):
 
     def _published_proof(self) -> Logged | None:
         """Give what the published proof proved; one that was given in its place says nothing about it."""
-        return self.logged if self.log_proof is None else None
+        return self.logged if self.demands.proof is None else None
 
     def check_given_files(self) -> str:
         """Every file that was given has the digest of a subject, and of that one which its name fits, if any does."""

@@ -13,9 +13,9 @@ from secureworker.core.trust import OneKey, Trust, Trusted, fingerprint
 from secureworker.core.verification import MAX_BODY_BYTES, Checks, Expected, Step, Steps, take
 from secureworker.host.trustfile import provenance_schema
 from secureworker.signing.keys import PublicKey
-from secureworker.signing.steps import Files, Verification
+from secureworker.signing.steps import Files, LogDemands, Verification
 
-__all__ = ["Expected", "Step", "Verdict", "checks", "verify_bundle", "verify_directory"]
+__all__ = ["Expected", "LogDemands", "Step", "Verdict", "checks", "verify_bundle", "verify_directory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Verdict:
         return len(self.steps) == self.due and all(step.passed for step in self.steps)
 
 
+NO_DEMANDS: Final = LogDemands()
 _DIRECTORY: Final[Steps[Verification]] = (
     ("files", Verification.read_files),
     ("signature", Verification.check_signature),
@@ -67,7 +68,7 @@ def verify_directory(
     expected: Expected,
     now: datetime | None = None,
     *,
-    log_proof: bytes | None = None,
+    demands: LogDemands = NO_DEMANDS,
 ) -> Verdict:
     """Take the steps for a directory of artifacts, up to the first that does not pass.
 
@@ -76,7 +77,7 @@ def verify_directory(
         trusted: whose signatures count.
         expected: what they must be about.
         now: the time; a statement from later than that does not pass. None: any time will do.
-        log_proof: a proof that the signature is in its signer's log, in the place of the one that was published.
+        demands: what is asked of the signer's log.
 
     Raises:
         OSError: the directory itself cannot be opened.
@@ -85,7 +86,7 @@ def verify_directory(
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         verification = Verification(
-            _trusted(trusted), expected, now, checks(), files=Files(root, directory), log_proof=log_proof
+            _trusted(trusted), expected, now, checks(), files=Files(root, directory), demands=demands
         )
         return _verdict(verification, _DIRECTORY)
     finally:
@@ -99,7 +100,7 @@ def verify_bundle(
     expected: Expected,
     now: datetime | None = None,
     *,
-    log_proof: bytes | None = None,
+    demands: LogDemands = NO_DEMANDS,
 ) -> Verdict:
     """Take the steps for a provenance bundle by itself, and for files that shall be among its subjects.
 
@@ -112,7 +113,7 @@ def verify_bundle(
     if len(content) > 2 * MAX_BODY_BYTES:
         raise ValueError(f"{bundle} has more than {2 * MAX_BODY_BYTES} bytes, and so is no bundle")
     verification = Verification(
-        _trusted(trusted), expected, now, checks(), bundle=content, has_bundle=True, others=files, log_proof=log_proof
+        _trusted(trusted), expected, now, checks(), bundle=content, has_bundle=True, others=files, demands=demands
     )
     return _verdict(verification, _BUNDLE)
 

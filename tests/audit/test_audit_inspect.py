@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from secureworker.audit.inspect import STEP_COUNT, Step, prove, read_entries, verify_log, verify_proof
+from secureworker.audit.inspect import STEP_COUNT, Step, read_entries, verify_log
+from secureworker.audit.proofs import prove, verify_proof
 from secureworker.cli.audit import command
 from secureworker.core.audit import AuditRecord, Event
 from secureworker.core.checkpoint import write_proof
@@ -180,7 +181,9 @@ def test_a_checkpoint_that_was_kept_shows_that_the_log_has_only_grown(place: Pla
     kept = place.checkpoint().read_bytes()
     fill(place, 3)
 
-    assert verify(place, kept)[-1].details == ("all of them are the beginning of this log",)
+    assert verify(place, kept)[-1].details == (
+        "all of them are the beginning of this log; they hold 3 of the 6 records of its newest shard",
+    )
 
 
 def test_a_log_that_was_written_anew_does_not_hold_against_a_kept_checkpoint(place: Place) -> None:

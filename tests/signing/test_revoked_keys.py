@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from secureworker.audit.inspect import prove
+from secureworker.audit.proofs import prove
 from secureworker.audit.shards import LogKey
 from secureworker.cli.main import cli
 from secureworker.core.audit import read_record, write_record
@@ -23,7 +23,7 @@ from secureworker.core.trust import Implementation, KeyState, Trust, TrustKey, T
 from secureworker.ports import SignedFile
 from secureworker.signing.keys import SigningKey
 from secureworker.signing.statements import build, sign
-from secureworker.signing.verify import Expected, Verdict, verify_bundle, verify_directory
+from secureworker.signing.verify import Expected, LogDemands, Verdict, verify_bundle, verify_directory
 from secureworker.testing import IDENTITY, ROOT_URL, an_artifact
 from tests.signing.conftest import write
 from tests.signing.served import a_statement, client_of, opened
@@ -67,7 +67,7 @@ class Theft:
 
     def verify(self, task_id: str, proof: bytes | None = None, trust: Trust | None = None) -> Verdict:
         about = self.trust() if trust is None else trust
-        return verify_directory(str(self.run(task_id)), about, Expected(), log_proof=proof)
+        return verify_directory(str(self.run(task_id)), about, Expected(), demands=LogDemands(proof))
 
     def forge(self, lines: list[bytes], index: int, origin: str = ORIGIN) -> bytes:
         """Write a log of one's own with these records, signed with the stolen key; prove one of them."""
@@ -230,7 +230,7 @@ def test_a_bundle_by_itself_needs_a_proof_that_is_given(theft: Theft) -> None:
     def lone(task_id: str, proof: bytes | None) -> Verdict:
         run = theft.run(task_id)
         return verify_bundle(
-            str(run / BUNDLE), (str(run / "public/a.txt"),), theft.trust(), Expected(), log_proof=proof
+            str(run / BUNDLE), (str(run / "public/a.txt"),), theft.trust(), Expected(), demands=LogDemands(proof)
         )
 
     assert refused(lone(BEFORE[1], None))[0] == "key"

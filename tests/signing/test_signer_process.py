@@ -21,6 +21,7 @@ import pytest
 from secureworker.core.audit import AuditRecord, Event
 from secureworker.core.errors import AuditError, HostError, KeyUnusable, SettingsError
 from secureworker.core.ids import RunId, WorkerIdentity
+from secureworker.core.witness import WitnessKey
 from secureworker.signer import SIGNER_UID, read_settings
 from secureworker.signing.client import SignerClient, child_signer, connected_signer
 from secureworker.signing.keys import SigningKey
@@ -382,3 +383,39 @@ def test_a_descriptor_that_is_no_socket_is_said_to_be_none(tmp_path: Path) -> No
 
     assert done.returncode == 1
     assert "is no socket" in done.stderr
+
+
+# With a witness that is required.
+
+
+async def check_without_end(signer: SignerClient) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            await signer.check()
+
+
+async def test_a_signer_whose_witness_does_not_keep_up_lets_nothing_begin_and_signs_what_has_begun(
+    tmp_path: Path,
+) -> None:
+    witness = WitnessKey("witness.example.org/w1", bytes(32), lambda _, __: False).vkey
+    required = {"key": witness, "store": str(tmp_path / "witnessed"), "seconds": 0.001}
+    async with unit(tmp_path, witness=required), connected_signer(str(tmp_path / "socket"), IDENTITY) as signer:
+        with pytest.raises(AuditError, match=r"has signed for 0 records of .*see what `secureworker audit push` says"):
+            await check_without_end(signer)
+
+        assert await signer.sign(a_statement())
+
+
+@pytest.mark.parametrize(
+    ("witness", "why"),
+    [
+        ({"key": "nonsense", "store": "/x"}, "one word"),
+        ({"key": "w+00000000+AAAA", "store": "/x"}, "none for Ed25519 cosignatures"),
+        ({"store": "/x"}, "key"),
+        ({"key": "k", "store": "relative"}, "store"),
+        ({"key": "k", "store": "/x", "seconds": 0}, "seconds"),
+    ],
+)
+def test_a_witness_that_cannot_be_required_is_said_to_be(tmp_path: Path, witness: dict[str, Any], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        read_settings(json.dumps(settings_for(tmp_path, witness=witness)).encode(), "signer.yml")

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from secureworker.core.audit import AuditRecord, Ending, Event, Stamp, write_record
-from secureworker.core.checkpoint import Checkpoint, InclusionProof, NoteKey, sign_checkpoint, write_proof
+from secureworker.core.checkpoint import Checkpoint, InclusionProof, NoteKey, parse_proof, sign_checkpoint, write_proof
 from secureworker.core.ids import RunId, Sha256, TaskId, WorkerIdentity
 from secureworker.core.merkle import inclusion_proof, leaf_hash, tree_of
 from secureworker.signing.keys import SigningKey, create_signing_key
 from secureworker.signing.signer import InProcessSigner
-from secureworker.signing.verify import Expected, Verdict, verify_directory
+from secureworker.signing.verify import Expected, LogDemands, Verdict, verify_directory
 from secureworker.testing import IDENTITY, SHA256, TASK_ID
+from tests.audit.witness_server import WitnessServer
 from tests.signing.conftest import a_statement, write
 
 ANYTHING = Expected()
@@ -160,6 +161,29 @@ def test_a_proof_of_another_record_of_the_log_is_noticed(published: Path, key: S
     (published / PROOF).write_bytes(a_proof(key, the_record(published), index=1))
 
     assert "none of a signature" in failed(verify_directory(str(published), key.public, ANYTHING))
+
+
+@pytest.mark.parametrize("cosigned", [True, False])
+def test_a_witness_that_is_demanded_must_have_signed_the_proofs_checkpoint(
+    published: Path, key: SigningKey, *, cosigned: bool
+) -> None:
+    witness = WitnessServer(key)
+    proof = parse_proof(a_proof(key, the_record(published)))
+    proof = replace(proof, note=witness.cosign(proof.note)) if cosigned else proof
+    (published / PROOF).write_bytes(write_proof(proof))
+
+    verdict = verify_directory(
+        str(published), key.public, ANYTHING, demands=LogDemands(witnesses=(witness.witness_key,))
+    )
+
+    assert verdict.verified is cosigned
+    assert (f"cosigned by {witness.name}" if cosigned else "is not cosigned by") in verdict.steps[8].details[0]
+
+
+def test_a_witness_that_is_demanded_is_missed_where_no_proof_is(published: Path, key: SigningKey) -> None:
+    demands = LogDemands(witnesses=(WitnessServer(key).witness_key,))
+
+    assert "is to have cosigned one" in failed(verify_directory(str(published), key.public, ANYTHING, demands=demands))
 
 
 def test_a_proof_of_incredible_size_is_not_read(published: Path, key: SigningKey) -> None:
