@@ -37,6 +37,8 @@ class Event(Enum):
     WORKER_START = "worker-start"
     WORKER_STOP = "worker-stop"
     POLICY_LOAD = "policy-load"
+    SWEEP = "sweep"
+    """What an earlier worker left on the host, whose end was none of its own, was removed before the first claim."""
     SELF_TEST = "self-test"
     CLAIM = "claim"
     DECISION = "decision"
@@ -73,6 +75,7 @@ DETAILS: Final[Mapping[Event, frozenset[str]]] = {
     Event.WORKER_START: frozenset({"version", "pid"}),
     Event.WORKER_STOP: frozenset({"reason", "tasks"}),
     Event.POLICY_LOAD: frozenset({"pool", "rootUrl", "scripts"}),
+    Event.SWEEP: frozenset({"containers", "workspaces", "logs", "secrets"}),
     Event.SELF_TEST: frozenset({"runtime", "probes", "reason"}),
     Event.CLAIM: frozenset({"takenUntil", "name", "taskGroupId", "reason"}),
     Event.DECISION: frozenset({"script", "rules", "reasons"}),

@@ -87,8 +87,8 @@ def _usable(secret: SecretBytes, source: str) -> SecretBytes:
     return secret
 
 
-def sweep_memory(path: str) -> None:
-    """Take away what an earlier worker left mounted on `path`, whether this one lends anything or not. Blocking.
+def sweep_memory(path: str) -> int:
+    """Take away what an earlier worker left mounted on `path`, and count it; whether we lend anything or not. Blocking.
 
     Raises:
         HostError: it cannot be taken away.
@@ -101,6 +101,7 @@ def sweep_memory(path: str) -> None:
         ) from error
     if left:
         logger.warning("took away the secrets that an earlier worker left in memory")
+    return left
 
 
 @contextmanager
