@@ -18,7 +18,12 @@ from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.errors import HostError, PolicyError, SecureworkerError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
+from secureworker.core.room import needed
 from secureworker.host.clock import SystemClock
+from secureworker.host.guards.looking import Looking
+from secureworker.host.guards.programs import ControlGroups, Programs
+from secureworker.host.guards.space import Memory, StateDirectory
+from secureworker.host.guards.standing import Clocks, Evidence, Expiry, ServerTime
 from secureworker.host.http import open_session
 from secureworker.host.lending import LentSecrets, check_sources, memory_directory, sweep_memory
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
@@ -27,11 +32,11 @@ from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.ports import AuditLog, Events, Queue
 from secureworker.proxy.doors import open_doors
-from secureworker.queue.claiming import TaskclusterQueue, check_queue, open_calls
+from secureworker.queue.claiming import TaskclusterQueue, ask_time, check_queue, open_calls
 from secureworker.queue.services import Services
 from secureworker.queue.upstream import UpstreamTasks
 from secureworker.registration.source import Held, Source, Surroundings, begin
-from secureworker.sandbox.engine import SandboxSettings, open_sandbox
+from secureworker.sandbox.engine import OciSandbox, SandboxSettings, open_sandbox
 from secureworker.sandbox.netns import NamespaceNetworks
 from secureworker.signing.client import SignerClient, child_settings, child_signer, connected_signer
 from secureworker.signing.keys import PublicKey, read_public_key
@@ -93,6 +98,10 @@ class Settings:
     audit_log: str | None = None
     """The directory of the audit log of a signer of our own; None: below the state directory."""
     log_format: str = "human"
+    disk_per_run: int | None = None
+    """Bytes that must be free for each run before it is claimed; None: what the policy lets scripts use."""
+    memory_per_run: int | None = None
+    """The same, of memory."""
 
 
 def load_policy(path: str, root_url: str | None, policy_key: str | None = None) -> Policy:
@@ -244,7 +253,8 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
             logger.debug("self-test: %s", line)
         logger.info("self-test: all %d probes of %s failed to get out", len(passed), oci.runtime)
         # 4. The Queue is there, and our credentials can do our work, and nothing else.
-        calls = await stack.enter_async_context(open_calls(policy.root_url, clock))
+        server_time = ServerTime(clock)
+        calls = await stack.enter_async_context(open_calls(policy.root_url, clock, server_time.heard))
         await check_queue(calls)
         services = Services(calls)
         check = functools.partial(services.check_privileges, identity=settings.identity, extra=policy.worker_scopes)
@@ -253,6 +263,8 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         queue = TaskclusterQueue(settings.identity, held.own.current, calls)
         session = await stack.enter_async_context(open_session())
         doors = await stack.enter_async_context(open_doors())
+        looking = await asyncio.to_thread(_look_at_host, policy, settings, oci)
+        stack.callback(looking.close)
         yield (
             Tools(
                 policy=policy,
@@ -272,12 +284,30 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
                     HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)), signer
                 ),
                 audit=signer,
-                guard=HostGuards(),
+                guard=HostGuards(
+                    (
+                        looking,
+                        Evidence(signer),
+                        Clocks(server_time, functools.partial(ask_time, calls)),
+                        Expiry(held.own, clock),
+                    )
+                ),
                 watcher=Watchers(),
             ),
             AuditedQueue(queue, signer),
             held,
         )
+
+
+def _look_at_host(policy: Policy, settings: Settings, oci: OciSandbox) -> Looking:
+    """Give what looks at this machine before each claim."""
+    room = needed(policy).with_own(settings.disk_per_run, settings.memory_per_run)
+    try:
+        programs = Programs(oci.programs)
+    except OSError as error:
+        raise HostError(f"{error.filename} cannot be read: {error.strerror}") from error
+    memory = Memory(room, oci.groups.get("memory"))
+    return Looking((StateDirectory(settings.state_dir, room), memory, programs, ControlGroups(oci.groups)))
 
 
 def _signer(policy: Policy, settings: Settings) -> AbstractAsyncContextManager[SignerClient]:

@@ -163,6 +163,19 @@ Examples:
     help="How long running tasks may go on after SIGTERM.",
 )
 @click.option(
+    "--disk-per-run",
+    envvar="SECUREWORKER_DISK_PER_RUN",
+    metavar="SIZE",
+    help="Claim only while this much is free in the state directory for each run; by default what the policy's most "
+    "demanding script may write, and once more for the sealed copies.",
+)
+@click.option(
+    "--memory-per-run",
+    envvar="SECUREWORKER_MEMORY_PER_RUN",
+    metavar="SIZE",
+    help="Claim only while this much memory is available for each run; by default the policy's largest limit.",
+)
+@click.option(
     "--log-format",
     envvar="SECUREWORKER_LOG_FORMAT",
     type=click.Choice(["human", "json"]),
@@ -229,6 +242,16 @@ def _check_key(key: str | None, signer: str | None) -> None:
             raise click.UsageError(f"Invalid value for '--key': {error}") from error
 
 
+def _size(options: Mapping[str, Any], name: str) -> int | None:
+    from secureworker.policyfile.quantities import parse_size
+
+    given = options[name]
+    try:
+        return None if given is None else parse_size(given)
+    except ValueError as error:
+        raise click.UsageError(f"Invalid value for '--{name.replace('_', '-')}': {error}") from error
+
+
 def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
     import asyncio
     import functools
@@ -268,6 +291,8 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         retired_keys=options["retired_keys"],
         audit_log=None if options["audit_log"] is None else str(Path(options["audit_log"]).absolute()),
         log_format=options["log_format"],
+        disk_per_run=_size(options, "disk_per_run"),
+        memory_per_run=_size(options, "memory_per_run"),
     )
 
     async def work() -> int:

@@ -4,7 +4,7 @@ Imported only where a session is opened: aiohttp costs 150 ms, and `secureworker
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,14 @@ DEFAULT_LIMITS = HttpLimits()
 
 
 def open_session(
-    limits: HttpLimits = DEFAULT_LIMITS, read_json: Callable[[str], Any] = json.loads
+    limits: HttpLimits = DEFAULT_LIMITS,
+    read_json: Callable[[str], Any] = json.loads,
+    heard: Callable[[Mapping[str, str]], None] | None = None,
 ) -> aiohttp.ClientSession:
     """Make a session; to be used as an async context manager, and for a long time: it keeps connections.
 
-    Where `read_json` is given, answers are read with it, whoever asks for their JSON.
+    Where `read_json` is given, answers are read with it, whoever asks for their JSON; `heard` is told the headers of
+    every answer.
 
     Redirects are the caller's to refuse, per request. Proxy variables of the environment are not followed. Cookies are
     not kept: what one task's request is answered must not be part of another's.
@@ -72,6 +75,12 @@ def open_session(
             reader = read_json if loads is None or loads is json.loads else loads
             return await super().json(encoding=encoding, loads=reader, content_type=content_type)
 
+    async def tell(_: aiohttp.ClientSession, __: object, params: aiohttp.TraceRequestEndParams) -> None:
+        if heard is not None:
+            heard(params.response.headers)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(tell)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limits.connections),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -83,6 +92,7 @@ def open_session(
         ),
         headers={"User-Agent": USER_AGENT},
         response_class=LimitedResponse,
+        trace_configs=[] if heard is None else [trace],
         trust_env=False,
         auto_decompress=True,
     )

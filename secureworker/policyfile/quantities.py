@@ -29,7 +29,7 @@ def parse_size(text: str) -> int:
     """Read `2GiB` as bytes; the schema has checked the form."""
     match = _SIZE.fullmatch(text)
     if match is None or match[2] not in _BYTES:
-        raise ValueError(f"{text!r} is no size")
+        raise ValueError(f"{text!r} is no size; expected is one like 10GiB")
     return int(match[1]) * _BYTES[match[2]]
 
 

@@ -1,7 +1,7 @@
 """The real Queue as one worker of one pool: the port `Queue`."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 CLAIM_TIMEOUT_SECONDS = 60.0
 """The Queue holds an empty answer back for 20 s; one that is given up on may hold a claim, so this is generous."""
+PING_SECONDS = 5.0
+"""For an answer that is only wanted for its time."""
 LIMITS: Final = HttpLimits(answer_bytes=40_000_000)
 """A task definition is at most 10 MB at the Queue; claimWork gives up to 32, and asks for as many as there are free
 places."""
@@ -42,6 +44,19 @@ async def check_queue(calls: Calls) -> None:
         ) from error
     if answer.get("alive") is not True:
         raise SettingsError("there is no Taskcluster at the policy's root URL: ping is not answered as by one")
+
+
+async def ask_time(calls: Calls) -> None:
+    """Have the Queue answer something, once, for the time that its answer tells.
+
+    Raises:
+        ServiceError: it does not answer now.
+        SettingsError: something else does.
+    """
+    try:
+        await calls.make("ping", lambda: None, timeout=PING_SECONDS, attempts=1)
+    except Refused as refused:
+        raise SettingsError(f"there is no Taskcluster at the policy's root URL any more: {refused}") from refused
 
 
 @final
@@ -107,9 +122,17 @@ class TaskclusterQueue:
 
 
 @asynccontextmanager
-async def open_calls(root_url: str, clock: Clock) -> AsyncIterator[Calls]:
-    """Give the way to the Taskcluster at `root_url`, with connections that end with this context. Nothing is asked."""
-    async with open_session(LIMITS, read_json) as session:
+async def open_calls(
+    root_url: str, clock: Clock, heard: Callable[[Mapping[str, str]], None] | None = None
+) -> AsyncIterator[Calls]:
+    """Give the way to the Taskcluster at `root_url`, with connections that end with this context. Nothing is asked.
+
+    Args:
+        root_url: of the deployment.
+        clock: what is waited on.
+        heard: told the headers of every answer.
+    """
+    async with open_session(LIMITS, read_json, heard) as session:
         yield Calls(root_url, session, clock)
 
 

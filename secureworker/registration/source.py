@@ -87,6 +87,10 @@ async def begin(source: Source, around: Surroundings) -> Held:
 
     def keepers(ending: Ending) -> tuple[Keeper, ...]:
         def lapse(reason: str) -> None:
+            if isinstance(source, CredentialsFile):
+                # Somebody may replace it yet. Until then nothing is claimed, and the runs end with their own.
+                logger.warning("%s in %s", reason, source.path)
+                return
             lapsed.append(reason)
             ending.drain(reason)
 

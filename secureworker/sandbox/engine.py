@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -66,6 +66,16 @@ class OciSandbox:
     def runtime_path(self) -> str:
         """Path of the runtime."""
         return self._engine.containers.runtime.path
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Paths of the programs that every run starts with: the runtime, the init."""
+        return (self._engine.containers.runtime.path, self._engine.facts.init)
+
+    @property
+    def groups(self) -> Mapping[str, str]:
+        """Directories that the control groups of runs are made in, by controller; none where there are no limits."""
+        return self._engine.hierarchy.bases
 
     async def run(self, plan: Plan, workspace: Workspace, log: TaskLog, network: Network | None = None) -> Execution:
         """See `ports.Sandbox`. A second cancellation cuts the grace short.

@@ -11,7 +11,7 @@ from secureworker.ports import HostGuard, Watcher
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 40.0
 """A guard that takes longer than this is a hindrance: the worker would say nothing while a disk hangs."""
 
 

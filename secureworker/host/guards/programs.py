@@ -1,0 +1,118 @@
+"""The programs that every run depends on, and the control groups it is limited by: are they still what was tested?"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias, final
+
+from secureworker.core.happening import Hindrance
+
+_CHUNK: Final = 1 << 20
+_V2_CONTROL: Final = "cgroup.subtree_control"
+
+Version: TypeAlias = tuple[int, int, int, int, int, int]
+"""What changes whenever a file's content, or the file, does."""
+
+
+@dataclass(slots=True)
+class _Tested:
+    """A file as the self-test found it."""
+
+    version: Version
+    sha256: str
+
+
+@final
+class Programs:
+    """Looks at files that must be there, with the content that they had at the start.
+
+    The digest is compared, not the file: one that was moved away and back, or replaced by itself, is fine.
+    """
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        """Take the paths. Reads the files, so not to be called in the event loop.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        self._tested = {path: _Tested(_version(path), _digest(path)) for path in paths}
+
+    def __call__(self, runs: int) -> tuple[Hindrance, ...]:  # noqa: ARG002 - the same for any number
+        """See `Look`."""
+        return tuple(self._look())
+
+    def _look(self) -> Iterator[Hindrance]:
+        for path, tested in self._tested.items():
+            try:
+                version = _version(path)
+                if version == tested.version:
+                    continue
+                digest = _digest(path)
+            except OSError as error:
+                yield Hindrance("runtime", f"{path} cannot be used any more: {error.strerror}; bring it back")
+                continue
+            if digest != tested.sha256:
+                yield Hindrance(
+                    "runtime",
+                    f"{path} is another program than the one that was tested at the start; restart the worker, which "
+                    "tests it, or bring the old one back",
+                )
+            elif not os.access(path, os.X_OK):
+                yield Hindrance("runtime", f"{path} may not be executed any more; let it")
+            else:
+                tested.version = version
+
+
+def _version(path: str) -> Version:
+    status = os.stat(path)
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mode,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@final
+class ControlGroups:
+    """Looks whether groups with limits can still be made where the worker makes them."""
+
+    def __init__(self, bases: Mapping[str, str]) -> None:
+        """Take, by controller, the directory that holds the groups of runs; none: nothing is looked at."""
+        self._controllers: dict[str, set[str]] = {}
+        for controller, base in bases.items():
+            self._controllers.setdefault(base, set()).add(controller)
+        self._delegated = tuple(base for base in self._controllers if os.path.exists(f"{base}/{_V2_CONTROL}"))
+
+    def __call__(self, runs: int) -> tuple[Hindrance, ...]:  # noqa: ARG002 - the same for any number
+        """See `Look`."""
+        return tuple(self._look())
+
+    def _look(self) -> Iterator[Hindrance]:
+        for base, controllers in self._controllers.items():
+            if base in self._delegated:
+                try:
+                    with open(f"{base}/{_V2_CONTROL}") as file:
+                        missing = controllers.difference(file.read().split())
+                except OSError as error:
+                    yield Hindrance("cgroup", f"the control group {base} is gone: {error.strerror}; restart the worker")
+                    continue
+                if missing:
+                    names = ", ".join(sorted(missing))
+                    yield Hindrance("cgroup", f"{names} cannot be limited in {base} any more; restart the worker")
+                    continue
+            # In version 1 the worker makes it again, where it may.
+            place = base if os.path.isdir(base) else os.path.dirname(base)
+            if not os.access(place, os.W_OK | os.X_OK):
+                yield Hindrance("cgroup", f"no control groups can be made in {place} any more; give them back")
