@@ -243,10 +243,11 @@ async def _worker(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Too
         logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
         await _say_who_we_are(signer, policy)
         sandbox = AuditedSandbox(oci, signer)
+        left = [("containers", oci.swept), ("secrets", await asyncio.to_thread(sweep_memory, str(state / MEMORY)))]
         memory = await _prepare_secrets(policy, settings, stack)
         workspaces = DirectoryWorkspaces(str(state / "workspaces"), memory=memory or "")
-        await workspaces.sweep()
-        await asyncio.to_thread(_sweep_logs, state)
+        left += [("workspaces", await workspaces.sweep()), ("logs", await asyncio.to_thread(_sweep_logs, state))]
+        await _tell_of_sweep(signer, dict(left))
         # 3. The sandbox holds, here and now.
         passed = await sandbox.self_test()
         for line in passed:
@@ -342,6 +343,15 @@ async def _say_who_we_are(audit: AuditLog, policy: Policy) -> None:
     await audit.append(policy_record(policy))
 
 
+async def _tell_of_sweep(audit: AuditLog, left: dict[str, int]) -> None:
+    """Write down what an earlier worker had left, whose end was none of its own."""
+    if any(left.values()):
+        logger.warning(
+            "an earlier worker was killed; removed: %s", ", ".join(f"{n} {what}" for what, n in left.items())
+        )
+        await audit.append(AuditRecord(Event.SWEEP, details=tuple(left.items())))
+
+
 def _audit_log(settings: Settings) -> str:
     return settings.audit_log or str(Path(settings.state_dir) / AUDIT_LOG)
 
@@ -360,13 +370,11 @@ async def _prepare_secrets(policy: Policy, settings: Settings, stack: AsyncExitS
     Raises:
         HostError: a secret is missing, or others could have it; or there is no place in memory.
     """
-    directory = f"{settings.state_dir}/{MEMORY}"
-    await asyncio.to_thread(sweep_memory, directory)
     places = tuple(secret.place for script in policy.scripts for secret in script.secrets)
     if not places:
         return None
     await asyncio.to_thread(check_sources, places, settings.credentials_directory)
-    return stack.enter_context(memory_directory(directory))
+    return stack.enter_context(memory_directory(f"{settings.state_dir}/{MEMORY}"))
 
 
 def _make_directories(state: Path) -> None:
@@ -380,6 +388,8 @@ def _make_directories(state: Path) -> None:
         ) from error
 
 
-def _sweep_logs(state: Path) -> None:
-    for log in (state / LOGS).iterdir():
+def _sweep_logs(state: Path) -> int:
+    logs = list((state / LOGS).iterdir())
+    for log in logs:
         log.unlink()
+    return len(logs)

@@ -52,8 +52,10 @@ class SandboxSettings:
 class OciSandbox:
     """Runs plans in containers. Made by `open_sandbox`."""
 
-    def __init__(self, engine: Engine, settings: SandboxSettings, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, engine: Engine, settings: SandboxSettings, threads: ThreadPoolExecutor, swept: int = 0) -> None:
         self._engine = engine
+        self.swept = swept
+        """Containers that an earlier worker had left, and that are gone."""
         self._settings = settings
         self._threads = threads
 
@@ -124,18 +126,19 @@ async def open_sandbox(settings: SandboxSettings) -> AsyncIterator[OciSandbox]:
     """
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(_MOST_RUNS, thread_name_prefix="sandbox"))
-        engine = await asyncio.get_running_loop().run_in_executor(threads, functools.partial(_prepare, settings, stack))
-        yield OciSandbox(engine, settings, threads)
+        preparing = functools.partial(_prepare, settings, stack)
+        engine, swept = await asyncio.get_running_loop().run_in_executor(threads, preparing)
+        yield OciSandbox(engine, settings, threads, swept)
 
 
-def _prepare(settings: SandboxSettings, stack: ExitStack) -> Engine:
+def _prepare(settings: SandboxSettings, stack: ExitStack) -> tuple[Engine, int]:
     try:
         return _prepare_engine(settings, stack)
     except OSError as error:
         raise SandboxError(f"the sandbox cannot be prepared: {error}; see `secureworker doctor`") from error
 
 
-def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> Engine:
+def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> tuple[Engine, int]:
     if os.geteuid() != 0:
         raise SandboxError(
             "the worker is neither root nor root of a user namespace of its own, as `secureworker run` makes one; "
@@ -150,10 +153,10 @@ def _prepare_engine(settings: SandboxSettings, stack: ExitStack) -> Engine:
     stack.callback(files.remove_tree, home)
     containers = Containers(chosen, f"{home}/containers")
     engine = Engine(facts, containers, hierarchy, f"{home}/roots")
-    sweep(engine)
+    swept = sweep(engine)
     kernel.become_subreaper()
     stack.callback(hierarchy.remove)
-    return engine
+    return engine, swept
 
 
 def _hierarchy(name: str, *, unlimited: bool) -> Hierarchy:
@@ -215,8 +218,12 @@ def instance_name(state_dir: str) -> str:
     return f"secureworker-{hashlib.sha256(os.fsencode(os.path.realpath(state_dir))).hexdigest()[:12]}"
 
 
-def sweep(engine: Engine) -> None:
-    """Kill and remove all that an earlier worker of this name left: processes, control groups, roots, books."""
+def sweep(engine: Engine) -> int:
+    """Kill and remove all that an earlier worker of this name left: processes, control groups, roots, books.
+
+    Returns:
+        how many containers there were.
+    """
     killed = engine.hierarchy.sweep() + _sweep_books(engine)
     if killed:
         logger.warning("removed %d containers that an earlier worker left", killed)
@@ -224,6 +231,7 @@ def sweep(engine: Engine) -> None:
         files.remove_tree(path)
         # Roots have to be passed by the container's ids; the runtime's books are nobody's business.
         files.make_directory(path, mode=0o711 if path == engine.roots else 0o700)
+    return killed
 
 
 def _sweep_books(engine: Engine) -> int:
