@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from secureworker.core.ids import RunId, TaskId
+from secureworker.core.ids import RunId, Sha256, TaskId, WorkerIdentity
 from secureworker.core.outcome import Execution, Outcome, Reason, Resolution
 
 
@@ -68,6 +68,34 @@ class StateEntered:
     why: str = ""
     hindrances: tuple[Hindrance, ...] = ()
     """With `HINDERED`: at least one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A worker begins; or begins anew, by another policy."""
+
+    identity: WorkerIdentity
+    version: str
+    root_url: str
+    policy_sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class SignerMet:
+    """What is signed from now on is signed by this key."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The audit log has grown, and this is what it says of itself now."""
+
+    origin: str
+    size: int
+    root: Sha256
+    note: str
+    """The checkpoint as the signer signed it: whoever keeps it elsewhere can hold the log to it later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +189,17 @@ class Faulted:
 
 
 Happening: TypeAlias = (
-    StateEntered | SelfTested | Claimed | Decided | PhaseEntered | Renewed | Executed | Stored | Resolved | Faulted
+    Began
+    | SignerMet
+    | Appended
+    | StateEntered
+    | SelfTested
+    | Claimed
+    | Decided
+    | PhaseEntered
+    | Renewed
+    | Executed
+    | Stored
+    | Resolved
+    | Faulted
 )

@@ -14,13 +14,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from secureworker.core.audit import AuditRecord, record_as_json
+from secureworker.core.checkpoint import parse_checkpoint
 from secureworker.core.errors import AuditEnded, AuditError, BadPayload, HostError, KeyUnusable, SignerLost
-from secureworker.core.ids import ArtifactName, WorkerIdentity
+from secureworker.core.happening import Appended
+from secureworker.core.ids import ArtifactName, Sha256, WorkerIdentity
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing import wire
 from secureworker.signing.keys import PublicKey, parse_public_key
@@ -44,8 +46,16 @@ _PASSED_ON: Final = frozenset(
 class SignerClient:
     """Asks a signer. Safe to call from many tasks: requests go one after the other."""
 
-    def __init__(self, channel: socket.socket, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        grown: Callable[[Appended], None] = lambda _: None,
+    ) -> None:
+        """Take the conversation, and whom to tell what the audit log says of itself after each record."""
         self._channel = channel
+        self._grown = grown
         self._answer_seconds = answer_seconds
         self._channel.settimeout(answer_seconds)
         self._lock = threading.Lock()
@@ -91,11 +101,22 @@ class SignerClient:
 
     async def append(self, record: AuditRecord) -> None:
         """See `ports.AuditLog`."""
-        await self._ask({"request": "record", "record": record_as_json(record)})
+        told = await self._ask({"request": "record", "record": record_as_json(record)})
+        self._tell_growth(told.get("checkpoint"))
 
     async def check(self) -> None:
         """See `ports.AuditLog`."""
         await self._ask({"request": "check"})
+
+    def _tell_growth(self, note: object) -> None:
+        """Pass on what is only looked at: the record is written, whatever a signer says of its log beside that."""
+        try:
+            checkpoint = parse_checkpoint(str(note).partition("\n\n")[0].encode() + b"\n")
+        except ValueError as error:
+            logger.debug("what the signer says of its log cannot be shown: %s", error)
+            return
+        root = Sha256(checkpoint.root.hex())
+        self._grown(Appended(checkpoint.origin, checkpoint.size, root, str(note)))
 
     async def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         # A cancelled caller leaves the thread to its end: requests and answers stay in step.
@@ -172,8 +193,15 @@ def child_settings(
 
 
 @asynccontextmanager
-async def connected_signer(path: str, worker: WorkerIdentity) -> AsyncIterator[SignerClient]:
+async def connected_signer(
+    path: str, worker: WorkerIdentity, *, grown: Callable[[Appended], None] = lambda _: None
+) -> AsyncIterator[SignerClient]:
     """Use the signer that listens at `path`, a unit of its own.
+
+    Args:
+        path: of its socket.
+        worker: who this worker is.
+        grown: told what the audit log says of itself, after each record.
 
     Raises:
         HostError: there is none, or it is another worker's.
@@ -184,7 +212,7 @@ async def connected_signer(path: str, worker: WorkerIdentity) -> AsyncIterator[S
     except OSError as error:
         channel.close()
         raise HostError(f"no signer answers at {path}: {error.strerror}; start it: secureworker signer") from error
-    client = SignerClient(channel)
+    client = SignerClient(channel, grown=grown)
     try:
         await client.hello(worker)
         yield client
@@ -194,7 +222,11 @@ async def connected_signer(path: str, worker: WorkerIdentity) -> AsyncIterator[S
 
 @asynccontextmanager
 async def child_signer(
-    settings: Mapping[str, Any], worker: WorkerIdentity, *, log_format: str = "human"
+    settings: Mapping[str, Any],
+    worker: WorkerIdentity,
+    *,
+    log_format: str = "human",
+    grown: Callable[[Appended], None] = lambda _: None,
 ) -> AsyncIterator[SignerClient]:
     """Start a signer of our own, which ends when we do.
 
@@ -202,12 +234,13 @@ async def child_signer(
         settings: what its `--config` would hold.
         worker: who this worker is.
         log_format: of what it logs to our standard error.
+        grown: told what the audit log says of itself, after each record.
 
     Raises:
         HostError: it does not start; says why.
     """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    client = SignerClient(ours)
+    client = SignerClient(ours, grown=grown)
     try:
         with its:
             child = await asyncio.to_thread(_start, settings, its, log_format)

@@ -93,10 +93,10 @@ def requests(key: Key, bounds: Bounds, trail: Trail, signed: SignedRuns) -> Mapp
 
     def record(record: Any) -> Answer:
         parsed = _workers_own(record)
-        index = trail.write(parsed, "worker").index
+        proof = trail.write(parsed, "worker")
         if parsed.event is Event.POLICY_LOAD and parsed.ending is Ending.OK:
             desk.policy_loaded(dict(parsed.digests)["policy"])
-        return {"index": index}
+        return {"index": proof.index, "checkpoint": proof.note.decode()}
 
     def check() -> Answer:
         trail.check()

@@ -18,8 +18,11 @@ from typing import Any
 
 import pytest
 
+from secureworker.audit.shards import origin_of
 from secureworker.core.audit import AuditRecord, Event
+from secureworker.core.checkpoint import NoteKey, open_checkpoint
 from secureworker.core.errors import AuditError, HostError, KeyUnusable, SettingsError
+from secureworker.core.happening import Appended
 from secureworker.core.ids import RunId, WorkerIdentity
 from secureworker.core.witness import WitnessKey
 from secureworker.signer import SIGNER_UID, read_settings
@@ -39,6 +42,21 @@ def own(**changes: Any) -> dict[str, Any]:
 def status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def test_who_watches_is_told_what_the_log_says_of_itself_after_each_record(
+    tmp_path: Path, key: SigningKey
+) -> None:
+    told: list[Appended] = []
+    async with child_signer(settings_for(tmp_path, **own()), IDENTITY, grown=told.append) as signer:
+        await signer.append(AuditRecord(Event.WORKER_START))
+        await signer.append(AuditRecord(Event.WORKER_STOP))
+
+    assert [each.size for each in told] == [3, 4]
+    origin = origin_of(IDENTITY, 1)
+    for each in told:
+        checkpoint = open_checkpoint(each.note.encode(), NoteKey(origin, key.public.raw, key.public.verifies))
+        assert (checkpoint.origin, checkpoint.size, checkpoint.root.hex()) == (each.origin, each.size, each.root)
 
 
 async def test_a_child_signs_and_ends_with_its_worker(tmp_path: Path, key: SigningKey) -> None:
