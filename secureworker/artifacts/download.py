@@ -6,6 +6,7 @@ Whose bytes they are is not known here: whoever takes them compares their digest
 import asyncio
 import functools
 import os
+import ssl
 import threading
 import zlib
 from collections.abc import Callable
@@ -71,7 +72,7 @@ class Allowance:
             self.left += count
 
 
-async def download(
+async def download(  # noqa: PLR0913 - by keyword, and by two callers
     session: aiohttp.ClientSession,
     source: Source,
     write: Callable[[bytes], None],
@@ -79,6 +80,7 @@ async def download(
     *,
     plain: bool,
     stall_seconds: float,
+    tls: ssl.SSLContext | bool = True,
 ) -> None:
     """GET `source`, and hand the decoded bytes to `write`, in a thread, a block at a time.
 
@@ -91,6 +93,7 @@ async def download(
         allowance: decoded bytes that may come; where the length is known before, an excess ends it before it begins.
         plain: whether http will do: only where the Queue itself is asked so.
         stall_seconds: how long nothing may come.
+        tls: whom to take for the other side; by default, whom the system's CAs vouch for.
 
     Raises:
         NotDownloaded: it could not be had, is too large, or is encoded in another way than gzip.
@@ -104,6 +107,7 @@ async def download(
                 allow_redirects=False,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),
+                ssl=tls,
             ) as answer:
                 _judge(answer.status)
                 encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
@@ -114,6 +118,11 @@ async def download(
         raise NotDownloaded(f"nothing came for {stall_seconds:g} s", again=True) from None
     except _NO_GZIP:
         raise NotDownloaded("it says that it is gzip, and is not", again=True) from None
+    except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        # Their number is OpenSSL's: as the kernel's, 1 would be "operation not permitted".
+        why = "no CA of this host vouches for it, or it has another name"
+        told = why if isinstance(error, aiohttp.ClientConnectorCertificateError) else type(error).__name__
+        raise NotDownloaded(f"TLS failed: {told}", again=True) from None
     except (aiohttp.ClientError, OSError) as error:
         # Neither str(error) nor error.strerror: aiohttp puts the URL into both.
         number = error.errno if isinstance(error, OSError) else None

@@ -20,17 +20,18 @@ import aiohttp
 
 from secureworker.artifacts.abreast import each
 from secureworker.artifacts.download import Allowance, NotDownloaded, TooLarge, download
-from secureworker.artifacts.mirror import read_tree
+from secureworker.artifacts.mirror import make_tree, read_tree
+from secureworker.artifacts.site import SITE, Site, SiteSettings
 from secureworker.core.chain import MAX_STATEMENT_BYTES, Statements, Upstream
 from secureworker.core.errors import BadPayload, HostError, ServiceError
 from secureworker.core.evidence import SIGNATURE_BYTES
 from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.inputs import Input, NotThere, Received, Source
-from secureworker.core.origin import TraceRule
+from secureworker.core.origin import NoOrigin, TraceRule, read_origin
 from secureworker.core.plan import INPUT_DIR, TASK_DIR
 from secureworker.core.provenance import PROVENANCE
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
-from secureworker.core.trace import TASK_GRAPH, Ancestry, DecisionFacts, follow, is_decision
+from secureworker.core.trace import TASK_GRAPH, Ancestry, DecisionFacts, Tree, follow, is_decision
 from secureworker.host import files
 from secureworker.host.threads import in_thread
 from secureworker.ports import ClaimedRun, Clock, Workspace
@@ -72,6 +73,8 @@ class InputSettings:
     """Of all tasks of a run together: they are in memory until they are judged."""
     trace_seconds: float = 600.0
     """For following inputs to the tree."""
+    site: SiteSettings = SITE
+    """How repositories are read over https."""
 
 
 class _Absent(Exception):
@@ -122,9 +125,22 @@ class HttpInputs:
             await self._into_memory(run, what, content, _GRAPH_BYTES, total)
         except (_Absent, NotDownloaded) as error:
             return DecisionFacts(upstream.task_id, missing=f"{TASK_GRAPH}: {error}")
+        return DecisionFacts(upstream.task_id, bytes(content), tree=await self._tree(upstream, rule))
+
+    async def _tree(self, upstream: Upstream, rule: TraceRule) -> Tree:
         definition = upstream.definition or {}
-        read = functools.partial(read_tree, upstream.task_id, definition, rule, self._settings.root_url)
-        return DecisionFacts(upstream.task_id, bytes(content), tree=await asyncio.to_thread(read))
+        try:
+            origin = read_origin(definition, rule)
+        except NoOrigin as error:
+            return Tree(missing=str(error))
+        about = (origin, upstream.task_id, definition, self._settings.root_url)
+        website = origin.repository.website
+        if website is None:
+            return await asyncio.to_thread(read_tree, *about)
+        found = await Site(self._session, self._clock, website, self._settings.site).read(origin)
+        if isinstance(found, Tree):
+            return found
+        return await asyncio.to_thread(make_tree, found.refs, found.file, *about)
 
     async def _gather(self, run: ClaimedRun, tasks: tuple[TaskId, ...], total: Allowance) -> tuple[Upstream, ...]:
         found: dict[TaskId, Upstream] = {}

@@ -3,6 +3,7 @@
 The mirror is the operator's: whoever can write to it decides what counts as the tree.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from typing import Final
 from secureworker.core.claim import Json
 from secureworker.core.errors import HostError, ServiceError
 from secureworker.core.ids import TaskId
-from secureworker.core.origin import NoOrigin, Origin, TraceRule, make_context, read_origin
+from secureworker.core.origin import NoOrigin, Origin, allowed, make_context
 from secureworker.core.trace import Tree
 from secureworker.host.documents import BadDocument, parse_yaml
 
 _SECONDS: Final = 60
-_MAX_FILE: Final = 1024 * 1024
+MAX_FILE: Final = 1024 * 1024
 _MAX_REFS: Final = 4 * 1024 * 1024
 _ENVIRONMENT: Final = {
     "PATH": "/usr/bin:/bin",
@@ -35,7 +36,7 @@ _ENVIRONMENT: Final = {
 }
 
 
-def read_tree(task_id: TaskId, definition: Mapping[str, Json], rule: TraceRule, root_url: str) -> Tree:
+def read_tree(origin: Origin, task_id: TaskId, definition: Mapping[str, Json], root_url: str) -> Tree:
     """Say what the mirror has of the revision that a decision task names, and what its `.taskcluster.yml` makes.
 
     It is rendered only where the revision is on a branch that the policy allows: what is not may be anybody's.
@@ -44,22 +45,35 @@ def read_tree(task_id: TaskId, definition: Mapping[str, Json], rule: TraceRule, 
         HostError: the mirror cannot be read.
         ServiceError: git took too long.
     """
-    try:
-        origin = read_origin(definition, rule)
-    except NoOrigin as error:
-        return Tree(missing=str(error))
     refs = _refs(origin)
     if not refs:
         return Tree(missing=f"the mirror has no commit {origin.revision} on any branch; is it up to date?")
-    wanted = {f"refs/heads/{each}" for each in origin.repository.branches if not each.endswith("*")}
-    begin = tuple(f"refs/heads/{each[:-1]}" for each in origin.repository.branches if each.endswith("*"))
-    if not any(ref in wanted or (begin and ref.startswith(begin)) for ref in refs):
+    if not any(allowed(origin.repository, ref) for ref in refs):
         return Tree(refs=refs, unrendered="the revision is on no branch that the policy allows")
     try:
         content = _file(origin)
+    except LookupError as error:
+        return Tree(refs=refs, unrendered=str(error))
+    return make_tree(refs, content, origin, task_id, definition, root_url)
+
+
+def make_tree(
+    refs: tuple[str, ...],
+    content: bytes,
+    origin: Origin,
+    task_id: TaskId,
+    definition: Mapping[str, Json],
+    root_url: str,
+) -> Tree:
+    """Render the `.taskcluster.yml` of a revision, for a decision task.
+
+    Raises:
+        ServiceError: it takes too long.
+    """
+    try:
         template = parse_yaml(content.decode("utf-8"), ".taskcluster.yml").value
         context = make_context(origin, task_id, definition, root_url)
-    except (NoOrigin, BadDocument, UnicodeDecodeError, LookupError) as error:
+    except (NoOrigin, BadDocument, UnicodeDecodeError) as error:
         return Tree(refs=refs, unrendered=str(error)[:500])
     rendered, why = render(template, context, task_id)
     return Tree(refs=refs, rendered=rendered, unrendered=why)
@@ -83,15 +97,51 @@ def _refs(origin: Origin) -> tuple[str, ...]:
 
 
 def _file(origin: Origin) -> bytes:
-    name = f"{origin.revision}:.taskcluster.yml"
-    code, size = _git(origin.repository.mirror, "cat-file", "-s", name)
-    if code:
-        raise LookupError("the revision has none")
-    if int(size) > _MAX_FILE:
-        raise LookupError(f"it has {int(size)} bytes; {_MAX_FILE} are read")
-    code, content = _git(origin.repository.mirror, "cat-file", "blob", name)
-    if code:
+    """Give `.taskcluster.yml` of a revision: what the revision's own name proves, from hash to hash.
+
+    Git hashes objects when it receives them, and not when it is asked for them: whoever can write to a mirror, or to
+    another repository that it borrows objects from (`objects/info/alternates`), could have put others in their place.
+
+    Raises:
+        LookupError: the revision has none.
+        HostError: an object of the mirror is not what its name says.
+    """
+    mirror = origin.repository.mirror
+    head, _, _ = _object(mirror, "commit", origin.revision).partition(b"\n")
+    what, _, tree = head.partition(b" ")
+    if what != b"tree":
+        raise HostError(f"{origin.revision} of the mirror {mirror} is no commit as git writes them")
+    mode, blob = _entry(_object(mirror, "tree", tree.decode("ascii", "replace")))
+    # A link's content is where it leads; a module and a directory have none.
+    if mode not in {b"100644", b"100755"}:
         raise LookupError("it is no file")
+    return _object(mirror, "blob", blob)
+
+
+def _entry(tree: bytes) -> tuple[bytes, str]:
+    """Find the file among the entries of a tree: `<mode> <name>`, a zero, 20 bytes of the object's name."""
+    at = 0
+    while at < len(tree):
+        zero = tree.find(b"\0", at)
+        mode, _, name = tree[at:zero].partition(b" ")
+        at = zero + 21
+        if zero < 0 or at > len(tree):
+            break
+        if name == b".taskcluster.yml":
+            return mode, tree[zero + 1 : at].hex()
+    raise LookupError("the revision has none")
+
+
+def _object(mirror: str, kind: str, name: str) -> bytes:
+    code, size = _git(mirror, "cat-file", "-s", name)
+    most = MAX_FILE if kind == "blob" else _MAX_REFS
+    if code == 0 and int(size) > most:
+        raise LookupError(f"its {kind} has {int(size)} bytes; {most} are read")
+    code, content = _git(mirror, "cat-file", kind, name)
+    # SHA-1 is git's own name for it, and what the decision task gives.
+    named = hashlib.sha1(b"%b %d\0%b" % (kind.encode(), len(content), content), usedforsecurity=False)
+    if code or named.hexdigest() != name:
+        raise HostError(f"the {kind} {name} of the mirror {mirror} is not what its name says; make the mirror anew")
     return content
 
 

@@ -13,6 +13,7 @@ from secureworker.core.claim import Json, parse_time
 from secureworker.core.ids import TaskId
 from secureworker.core.schemas import show
 from secureworker.core.scopes import satisfies
+from secureworker.core.website import Website
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 # All of these end up in commands that `.taskcluster.yml` makes: nothing that means something to a shell.
@@ -35,11 +36,18 @@ class TracedRepository:
     owner: str
     repository: str
     mirror: str
-    """A bare repository on this host, that somebody else keeps up to date."""
+    """A bare repository on this host, that somebody else keeps up to date; empty where `website` is given."""
     branches: tuple[str, ...]
     """Names; a trailing `*` stands for the rest of one."""
     prefix: str
     """Of the variables in the decision task's environment: `<prefix>_HEAD_REPOSITORY`, `_HEAD_REV`, `_HEAD_REF`."""
+    website: Website | None = None
+    """Where it is read over https, without a mirror."""
+
+    @property
+    def place(self) -> str:
+        """Say where it is read."""
+        return self.mirror if self.website is None else str(self.website)
 
     @property
     def url(self) -> str:
@@ -99,7 +107,8 @@ def read_origin(definition: Mapping[str, Json], rule: TraceRule) -> Origin:
     ref = environment.get(f"{repository.prefix}_HEAD_REF")
     if isinstance(ref, str) and not ref.startswith("refs/"):
         ref = f"refs/{'tags' if kind == RELEASE else 'heads'}/{ref}"
-    if not isinstance(ref, str) or not _REF.fullmatch(ref):
+    # Git has no such names (git-check-ref-format(1)); in an address, two dots would lead elsewhere.
+    if not isinstance(ref, str) or not _REF.fullmatch(ref) or any(part in ref for part in ("..", "//", "/.")):
         raise NoOrigin(f"{repository.prefix}_HEAD_REF is {show(ref)}; expected a branch or tag of plain characters")
     # 3.
     if ref.startswith("refs/tags/") != (kind == RELEASE):

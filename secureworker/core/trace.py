@@ -32,12 +32,12 @@ INTERACTIVE: Final = ("interactive", "rdpInfo")
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What the mirror has of a revision."""
+    """What a repository has of a revision, by its mirror or its website."""
 
     missing: str = ""
     """Why it says nothing of it; empty where it does."""
     refs: tuple[str, ...] = ()
-    """Every branch that contains the revision, and every tag that is the revision."""
+    """Branches that contain the revision, and tags that are the revision: all of a mirror, or those asked for."""
     rendered: Json = None
     """`.taskcluster.yml` of the revision, rendered."""
     unrendered: str = ""
@@ -162,12 +162,12 @@ class _TracedSteps(UpstreamSteps):
         return f"{len(graph)} tasks"
 
     def check_origin(self) -> str:
-        """It names a repository and branch that the policy allows, and the mirror has the revision on that branch."""
+        """It names a repository and branch that the policy allows, and the repository has the revision there."""
         origin, facts = self._origin(), self._decision()
         if facts.tree.missing:
             raise NotVerified(facts.tree.missing)
         if origin.ref not in facts.tree.refs:
-            raise NotVerified(f"the revision {origin.revision} is not on {origin.ref} of the mirror; is it up to date?")
+            raise NotVerified(f"the revision {origin.revision} is not on {origin.ref} where the repository is read")
         if not any(allowed(origin.repository, ref) for ref in facts.tree.refs):
             wanted = ", ".join(origin.repository.branches)
             raise NotVerified(f"the revision {origin.revision} is on no branch of {wanted}")

@@ -200,7 +200,7 @@ def _of_trace(key: str, old: TraceRule | None, new: TraceRule | None) -> Iterato
         f"{key}.repositories",
         *(
             [
-                f"{each.url}, {branch}, as {each.mirror} has it, by {each.prefix}"
+                f"{each.url}, {branch}, as {each.place} has it, by {each.prefix}"
                 for each in rule.repositories
                 for branch in each.branches
             ]

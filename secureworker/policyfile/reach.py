@@ -1,6 +1,8 @@
 """What a script may see and reach beside its task: mounts, secrets, network, Taskcluster, inputs."""
 
 import os
+import re
+import stat
 from typing import Any, Final
 
 from secureworker.core.addresses import BadHost, parse_host_port
@@ -16,10 +18,12 @@ from secureworker.core.policy import (
 )
 from secureworker.core.schemas import Path, show
 from secureworker.core.scopes import overlaps, pattern_covers
+from secureworker.core.website import BRANCH, REVISION, TAG, Question, Website
 from secureworker.policyfile.common import Trusted
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.quantities import parse_size
 
+_PLACEHOLDER = re.compile(r"\{[^}]*\}?|\}")
 _HIDDEN_SOURCES: Final = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot")
 """Nothing of these is shown to a script: handles on the host, and sockets of its services."""
 _PRIVATE_SOURCES: Final = ("/etc", "/root", "/home", "/var", "/var/lib")
@@ -176,17 +180,57 @@ def _read_trace(draft: Draft, at: Path, trust: Trusted) -> TraceRule | None:
             written["host"],
             written.get("owner", ""),
             written["repository"],
-            written["mirror"],
+            written.get("mirror", ""),
             tuple(written["branches"]),
             written["environment-prefix"],
+            _read_website(draft, (*here, "https"), written["https"]) if "https" in written else None,
         )
-        if os.path.normpath(repository.mirror) != repository.mirror:
-            expected = os.path.normpath(repository.mirror)
-            draft.complain((*here, "mirror"), f"found {repository.mirror!r}; expected {expected!r}")
-        elif draft.places.host and not os.path.isfile(f"{repository.mirror}/HEAD"):
-            draft.complain((*here, "mirror"), f"{repository.mirror} is no bare git repository; make it")
+        if ("mirror" in written) == ("https" in written):
+            draft.complain(here, "a repository is read from a mirror or by https; give one of them")
+        elif "mirror" in written:
+            _look_at_mirror(draft, (*here, "mirror"), repository.mirror)
         if any(each.url == repository.url for each in repositories):
             draft.complain(here, f"{repository.url} is there twice; keep one")
         repositories.append(repository)
     pools = _trusted(draft, (*at, "decision-pools"), trust)
     return TraceRule(pools, tuple(repositories), draft.get((*at, "max-depth"), 5))
+
+
+def _look_at_mirror(draft: Draft, at: Path, mirror: str) -> None:
+    if os.path.normpath(mirror) != mirror:
+        draft.complain(at, f"found {mirror!r}; expected {os.path.normpath(mirror)!r}")
+    elif draft.places.host and not os.path.isfile(f"{mirror}/HEAD"):
+        draft.complain(at, f"{mirror} is no bare git repository; make it")
+    else:
+        # It belongs to whoever fetches into it, which may be another user. Its place must be nobody else's.
+        draft.complain_all(at, draft.places.exposed(os.path.dirname(mirror)))
+        if draft.places.host and _anybodys(mirror):
+            draft.complain(
+                at, f"{mirror} is a link, or may be written by everybody: a directory is expected, chmod o-w"
+            )
+
+
+def _anybodys(mirror: str) -> bool:
+    mode = os.lstat(mirror).st_mode
+    return not stat.S_ISDIR(mode) or bool(mode & stat.S_IWOTH)
+
+
+def _read_website(draft: Draft, at: Path, written: dict[str, Any]) -> Website:
+    """Read where a repository is read over https: addresses whose hosts are written out, which the schema sees to."""
+    website = Website(
+        written["file"], _question(written["branch"]), _question(written["tag"]) if "tag" in written else None
+    )
+    places = [("file", website.file, {REVISION}), ("branch", website.branch.url, {REVISION, BRANCH})]
+    if website.tag is not None:
+        said = " ".join((website.tag.url, *website.tag.values))
+        places.append(("tag", said, {REVISION, TAG}))
+    for key, text, due in places:
+        found = set(_PLACEHOLDER.findall(text))
+        if found != due:
+            names = " and ".join(sorted(due))
+            draft.complain((*at, key), f"found {', '.join(sorted(found)) or 'none'} in it; expected {names}")
+    return website
+
+
+def _question(written: dict[str, Any]) -> Question:
+    return Question(written["url"], written["key"], tuple(written["values"]))

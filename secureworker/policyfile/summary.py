@@ -8,6 +8,7 @@ from secureworker.core.origin import TraceRule
 from secureworker.core.plan import Limits, Mount, OutputRules, Plan
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule, TaskConstraints, When
 from secureworker.core.trust import TrustKey
+from secureworker.core.website import Website
 from secureworker.policyfile.quantities import spell_duration, spell_size
 
 
@@ -73,7 +74,8 @@ def of_trace(rule: TraceRule | None) -> Json:
         "repositories": [
             {
                 "url": each.url,
-                "mirror": each.mirror,
+                "mirror": each.mirror or None,
+                "https": None if each.website is None else of_website(each.website),
                 "branches": list(each.branches),
                 "environment-prefix": each.prefix,
             }
@@ -81,6 +83,15 @@ def of_trace(rule: TraceRule | None) -> Json:
         ],
         "max-depth": rule.max_depth,
     }
+
+
+def of_website(website: Website) -> dict[str, Json]:
+    """Give where a repository is read over https."""
+    asked = {"branch": website.branch} | ({} if website.tag is None else {"tag": website.tag})
+    said: dict[str, Json] = {
+        name: {"url": each.url, "key": each.key, "values": list(each.values)} for name, each in asked.items()
+    }
+    return {"file": website.file, **said}
 
 
 def of_script(rule: ScriptRule) -> dict[str, Json]:

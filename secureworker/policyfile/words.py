@@ -153,7 +153,8 @@ def _gets(rule: ScriptRule) -> Iterator[str]:
             yield f"only inputs that come, over at most {trace.max_depth} steps, from decision tasks"
             yield f"that ran in {_either(trace.decision_pools)}, and are what .taskcluster.yml makes in"
             for each in trace.repositories:
-                yield f"{each.url}, on {_either(each.branches)} as {each.mirror} has it"
+                has = "as {} has it" if each.website is None else "as this host says: {}"
+                yield f"{each.url}, on {_either(each.branches)} {has.format(each.place)}"
 
 
 def _reaches(rule: ScriptRule) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from secureworker.artifacts.rendering import answer
 from secureworker.core.claim import Json
 from secureworker.core.errors import HostError
 from secureworker.core.ids import TaskId
-from secureworker.core.origin import TracedRepository, TraceRule
+from secureworker.core.origin import TracedRepository, TraceRule, read_origin
 from secureworker.core.trace import Tree
 
 TASK = TaskId("ddVaxIRdRAaAAr5ryHnORA")
@@ -54,7 +55,8 @@ def read(tree: Path, revision: str, ref: str = "main", **changes: Any) -> Tree:
         "extra": {"tasks_for": "github-push"},
         **changes,
     }
-    return read_tree(TASK, definition, TraceRule(("p/d",), (repository,), 5), "https://tc")
+    origin = read_origin(definition, TraceRule(("p/d",), (repository,), 5))
+    return read_tree(origin, TASK, definition, "https://tc")
 
 
 def test_a_revision_of_an_allowed_branch_is_rendered(tree: Path) -> None:
@@ -104,12 +106,84 @@ def test_a_directory_of_that_name_is_no_file(tree: Path) -> None:
     assert "it is no file" in read(tree, commit(tree, None)).unrendered
 
 
+def test_a_link_of_that_name_is_no_file(tree: Path) -> None:
+    (tree / ".taskcluster.yml").symlink_to("/etc/passwd")
+    git(tree, "add", ".")
+    assert "it is no file" in read(tree, commit(tree, None)).unrendered
+
+
+def forge(tree: Path, name: str, kind: str, content: bytes) -> None:
+    """Put something else in the place of an object."""
+    place = tree / ".git" / "objects" / name[:2] / name[2:]
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.write_bytes(zlib.compress(b"%b %d\0%b" % (kind.encode(), len(content), content)))
+
+
+@pytest.mark.parametrize("kind", ["tree", "blob"])
+def test_an_object_that_is_not_what_its_name_says_is_the_hosts_fault(tree: Path, kind: str) -> None:
+    revision = commit(tree, FILE)
+    forge_by_another(tree, revision, kind)
+    with pytest.raises(HostError, match="is not what its name says"):
+        read(tree, revision)
+
+
+def test_a_commit_that_is_not_what_its_name_says_is_on_no_branch(tree: Path) -> None:
+    revision = commit(tree, FILE)
+    forge_by_another(tree, revision, "commit")
+    assert "the mirror has no commit" in read(tree, revision).missing
+
+
+def forge_by_another(tree: Path, revision: str, kind: str) -> None:
+    evil = commit(tree, "tasks: [evil]\n", "evil")
+    names = {"commit": "", "tree": "^{tree}", "blob": ":.taskcluster.yml"}
+    name, other = (git(tree, "rev-parse", each + names[kind]) for each in (revision, evil))
+    content = subprocess.run(["git", "cat-file", kind, other], cwd=tree, check=True, capture_output=True).stdout
+    git(tree, "checkout", "-q", "main")
+    forge(tree, name, kind, content)
+
+
+def test_objects_that_are_borrowed_are_hashed_too(tree: Path, tmp_path: Path) -> None:
+    revision = commit(tree, FILE)
+    blob = git(tree, "rev-parse", f"{revision}:.taskcluster.yml")
+    lender = tmp_path / "lender"
+    (tree / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    lender.mkdir()
+    git(lender, "init", "-q")
+    (tree / ".git" / "objects" / "info" / "alternates").write_text(f"{lender}/.git/objects\n")
+    forge(lender, blob, "blob", b"tasks: [evil]\n")
+    with pytest.raises(HostError, match="is not what its name says"):
+        read(tree, revision)
+    forge(lender, blob, "blob", FILE.encode())
+    assert read(tree, revision).rendered == {"tasks": [{"taskId": TASK, "rev": revision}]}
+
+
+def test_a_mirrors_own_hooks_and_commands_are_not_run(tree: Path) -> None:
+    revision = commit(tree, FILE)
+    for key in ("core.fsmonitor", "core.sshCommand", "core.alternateRefsCommand", "core.pager", "alias.cat-file"):
+        git(tree, "config", key, f"!touch {tree}/ran; touch {tree}/ran")
+    git(tree, "config", "extensions.partialClone", "origin")
+    git(tree, "config", "remote.origin.url", f"ext::touch {tree}/ran")
+    assert read(tree, revision).rendered
+    assert "no commit" in read(tree, "1" * 40).missing
+    assert not (tree / "ran").exists()
+
+
+def test_a_large_directory_is_searched_to_its_end(tree: Path) -> None:
+    for number in range(50):
+        (tree / f"{number}").write_text("x")
+        (tree / f".taskcluster.yml.{number}").write_text("tasks: [evil]")
+    git(tree, "add", ".")
+    assert read(tree, commit(tree, FILE)).rendered
+    git(tree, "rm", "-q", ".taskcluster.yml")
+    assert "the revision has none" in read(tree, commit(tree, None)).unrendered
+
+
 def test_what_the_mirror_does_not_have_is_missing(tree: Path) -> None:
     revision = commit(tree, FILE)
     blob = git(tree, "rev-parse", f"{revision}:.taskcluster.yml")
     assert "the mirror has no commit" in read(tree, "1" * 40).missing
     assert "the mirror has no commit" in read(tree, blob).missing
-    assert "extra.tasks_for" in read(tree, revision, extra={}).missing
     assert "metadata.owner" in read(tree, revision, metadata={}).unrendered
 
 

@@ -20,7 +20,10 @@ from secureworker.core.policy import (
 from secureworker.core.privileges import ExtraScope
 from secureworker.core.templates import Template
 from secureworker.core.trust import Implementation, KeyState, fingerprint
+from secureworker.core.website import Question, Website
 from secureworker.policyfile import unenforceable
+from secureworker.policyfile.compare import compare
+from secureworker.policyfile.summary import of_script
 from secureworker.policyfile.words import describe
 from tests.policyfile.policies import END, TASKS, TEXT, problems, read, with_rule, write
 
@@ -267,6 +270,79 @@ def test_how_inputs_are_followed_to_the_tree_is_read_and_said(tmp_path: Path) ->
 def test_what_is_wrong_about_following_inputs_is_said(tmp_path: Path, old: str, new: str, problem: str) -> None:
     found = problems(tmp_path, with_rule(TRACE.replace(old, new, 1)) + TRUST)
     assert any(problem in each for each in found), found
+
+
+API = "https://api.example.com/o/r"
+HTTPS = (
+    'https: {file: "https://raw.example.com:8443/o/r/{revision}/.taskcluster.yml", '
+    f'branch: {{url: "{API}/compare/{{branch}}...{{revision}}?per_page=1", key: status, values: [identical, behind]}}, '
+    f'tag: {{url: "{API}/commits/refs%2Ftags%2F{{tag}}", key: commit.sha, values: ["{{revision}}"]}}}}'
+)
+BY_HTTPS = TRACE.replace("mirror: /m.git", HTTPS)
+
+
+def test_where_a_repository_is_read_over_https_is_read_and_said(tmp_path: Path) -> None:
+    policy = read(tmp_path, with_rule(BY_HTTPS) + TRUST)
+    (rule,) = policy.scripts
+    assert rule.upstream is not None
+    assert rule.upstream.trace is not None
+    (repository,) = rule.upstream.trace.repositories
+    assert repository.mirror == ""
+    assert repository.website == Website(
+        "https://raw.example.com:8443/o/r/{revision}/.taskcluster.yml",
+        Question(
+            "https://api.example.com/o/r/compare/{branch}...{revision}?per_page=1", "status", ("identical", "behind")
+        ),
+        Question("https://api.example.com/o/r/commits/refs%2Ftags%2F{tag}", "commit.sha", ("{revision}",)),
+    )
+    said = "\n".join(describe(policy))
+    assert "https://github.com/o/r, on one of main, rel/* as this host says: https://raw.example.com:8443/o/r/" in said
+    trace = of_script(rule)["upstream"]
+    assert "per_page=1', 'key': 'status', 'values': ['identical', 'behind']}" in str(trace)
+    assert compare(policy, policy) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (HTTPS, f"mirror: /m.git, {HTTPS}", "is read from a mirror or by https; give one of them"),
+        (f"{HTTPS}, ", "", "is read from a mirror or by https; give one of them"),
+        ("https://raw", "http://raw", "https.file: found"),
+        ("raw.example.com:8443", "{revision}", "https.file: found"),
+        ("raw.example.com:8443", "user@raw.example.com", "https.file: found"),
+        ("raw.example.com:8443", "raw.example.com:8443#", "https.file: found"),
+        ("/{revision}/.task", "/main/.task", "https.file: found none in it; expected {revision}"),
+        ("/{revision}/.task", "/{revision}/{branch}/.task", "https.file: found {branch}, {revision} in it; expected"),
+        ("{branch}...", "...", "https.branch: found {revision} in it; expected {branch} and {revision}"),
+        ("{revision}?", "{revision", "https.branch: found {branch}, {revision"),
+        ("F{tag}", "Fv1", "https.tag: found {revision} in it; expected {revision} and {tag}"),
+        ('values: ["{revision}"]', "values: [yes]", "https.tag"),
+        ("key: status", "key: 'status..x'", "https.branch.key: found"),
+        ("[identical, behind]", "[]", "https.branch.values: found"),
+        (", key: status", "", "https.branch.key: is missing"),
+    ],
+)
+def test_what_is_wrong_about_reading_over_https_is_said(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    assert old in BY_HTTPS
+    found = problems(tmp_path, with_rule(BY_HTTPS.replace(old, new, 1)) + TRUST)
+    assert any(problem in each for each in found), found
+
+
+def test_a_mirror_that_anybody_could_change_or_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    mirror = tmp_path / "place" / "m.git"
+    mirror.mkdir(parents=True)
+    (mirror / "HEAD").touch()
+    (tmp_path / "link.git").symlink_to(mirror)
+
+    def found(path: Path) -> str:
+        return "\n".join(problems(tmp_path, with_rule(TRACE.replace("/m.git", str(path))) + TRUST))
+
+    assert "DIR/link.git is a link, or may be written by everybody" in found(tmp_path / "link.git")
+    mirror.chmod(0o777)
+    assert "m.git is a link, or may be written by everybody" in found(mirror)
+    mirror.chmod(0o755)
+    mirror.parent.chmod(0o777)
+    assert "DIR/place may be written by everybody" in found(mirror)
 
 
 @pytest.mark.parametrize(
