@@ -152,6 +152,8 @@ class ClaimLoop:
         why = "; ".join(hindrance.why for hindrance in hindrances)
         if self._enter(State.HINDERED, why, hindrances):
             logger.warning("claiming no tasks for now: %s", why)
+        else:
+            logger.debug("still claiming no tasks: %s", why)
         await self._shutdown.pause(HINDERED_SECONDS)
 
     def _enter(self, state: State, why: str = "", hindrances: tuple[Hindrance, ...] = ()) -> bool:
@@ -160,6 +162,8 @@ class ClaimLoop:
         before, self._entered = self._entered, entered
         if entered != before:
             self._tools.watcher.saw(entered)
+        if before is not None and before.state is State.HINDERED and state is State.CLAIMING:
+            logger.info("nothing keeps this worker from claiming any more")
         kinds = [hindrance.what for hindrance in hindrances]
         return before is None or (state, kinds) != (before.state, [hindrance.what for hindrance in before.hindrances])
 
