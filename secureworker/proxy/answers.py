@@ -46,6 +46,7 @@ _TO_TASKCLUSTER: Final = frozenset(
 """All that a request to an API needs. Not credentials, not cookies, and none of the headers by which other proxies are
 told of another host, path, method or sender."""
 _NOT_TO_SCRIPTS: Final = frozenset({"set-cookie", "www-authenticate", "server-authorization", "alt-svc"})
+_NEITHER: Final = _HOP_BY_HOP | _NOT_TO_SCRIPTS
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -72,12 +73,14 @@ def refusal(status: int, message: str, *, body: bool = True) -> bytes:
 
 def to_taskcluster(head: Head) -> list[tuple[str, str]]:
     """Give those of a script's headers that the service sees."""
-    return [(name, value) for name, value in head.headers if name in _TO_TASKCLUSTER and name not in head.listed]
+    listed = head.listed
+    return [(name, value) for name, value in head.headers if name in _TO_TASKCLUSTER and name not in listed]
 
 
 def to_host(head: Head) -> list[tuple[str, str]]:
     """Give those of a script's headers that a host sees which the policy names: all but the hop's own."""
-    return [(name, value) for name, value in head.headers if name not in _HOP_BY_HOP and name not in head.listed]
+    listed = head.listed
+    return [(name, value) for name, value in head.headers if name not in _HOP_BY_HOP and name not in listed]
 
 
 def to_script(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -85,7 +88,7 @@ def to_script(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [
         (name, value)
         for name, value in headers
-        if name.lower() not in _HOP_BY_HOP | _NOT_TO_SCRIPTS and _TOKEN.fullmatch(name) and _VALUE.fullmatch(value)
+        if name.lower() not in _NEITHER and _TOKEN.fullmatch(name) and _VALUE.fullmatch(value)
     ]
 
 

@@ -72,14 +72,15 @@ class EgressDoor:
             outside = await reach(destination, self._names)
         except Bad as bad:
             raise self._refuse(str(place), bad.status, str(bad)) from bad
-        with outside:
+        with Wire(outside) as onward:
             await wire.send(answers.ESTABLISHED, IDLE_SECONDS)
             # 4.
             if not await self._says_hello(wire, destination):
                 return
             meter = self._account.meter(str(place))
             meter.connections += 1
-            onward, begun = Wire(outside), wire.take(wire.waiting)
+            begun = wire.take(wire.waiting)
+            wire.rest()
             await onward.send(begun, IDLE_SECONDS)
             meter.sent += len(begun)
             cut = await tunnel(wire.socket, outside, meter, self._limits)
@@ -144,10 +145,10 @@ class EgressDoor:
         except Bad as bad:
             raise self._refuse(str(place), bad.status, str(bad)) from bad
         # 4.
-        with outside:
+        with Wire(outside) as onward:
             meter = self._account.meter(str(place))
             meter.connections += 1
-            await exchange(wire, Wire(outside), head, written(head, place, target[2] or "/"), meter, self._limits)
+            await exchange(wire, onward, head, written(head, place, target[2] or "/"), meter, self._limits)
 
 
 async def _read_hello(wire: Wire) -> Hello:

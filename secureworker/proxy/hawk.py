@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
+from typing import final
 
 from secureworker.core.claim import Credentials
 
@@ -23,36 +24,39 @@ class Request:
     port: int
 
 
-def authorization(
-    request: Request, credentials: Credentials, scopes: tuple[str, ...], timestamp: int, nonce: str
-) -> str:
-    """Give the value of the header `Authorization`.
+@final
+class Signing:
+    """Signing with one set of credentials for one set of scopes: what does not change from request to request."""
 
-    Args:
-        request: what is signed.
-        credentials: whose it is; a run's are temporary, and carry a certificate.
-        scopes: all that the request may do; those the credentials have beyond them do not count.
-        timestamp: seconds since 1970.
-        nonce: never the same twice within a second.
-    """
-    told: dict[str, object] = {"authorizedScopes": list(scopes)}
-    if credentials.certificate is not None:
-        told["certificate"] = json.loads(credentials.certificate.reveal())
-    ext = base64.b64encode(json.dumps(told, separators=(",", ":")).encode()).decode("ascii")
-    signed = "\n".join(
-        (
-            "hawk.1.header",
-            str(timestamp),
-            nonce,
-            request.method,
-            request.resource,
-            request.host.lower(),
-            str(request.port),
-            "",  # no payload hash
-            ext,
-            "",
+    def __init__(self, credentials: Credentials, scopes: tuple[str, ...]) -> None:
+        """Prepare.
+
+        Args:
+            credentials: whose requests they are; a run's are temporary, and carry a certificate.
+            scopes: all that the requests may do; those the credentials have beyond them do not count.
+        """
+        self.credentials = credentials
+        told: dict[str, object] = {"authorizedScopes": list(scopes)}
+        if credentials.certificate is not None:
+            told["certificate"] = json.loads(credentials.certificate.reveal())
+        self._ext = base64.b64encode(json.dumps(told, separators=(",", ":")).encode()).decode("ascii")
+        self._keyed = hmac.new(credentials.access_token.reveal().encode(), digestmod=hashlib.sha256)
+
+    def authorization(self, request: Request, timestamp: int, nonce: str) -> str:
+        """Give the value of the header `Authorization`.
+
+        Args:
+            request: what is signed.
+            timestamp: seconds since 1970.
+            nonce: never the same twice within a second.
+        """
+        signed = (
+            f"hawk.1.header\n{timestamp}\n{nonce}\n{request.method}\n{request.resource}\n{request.host.lower()}\n"
+            f"{request.port}\n\n{self._ext}\n"  # between port and ext: no payload hash
         )
-    )
-    key = credentials.access_token.reveal().encode()
-    mac = base64.b64encode(hmac.new(key, signed.encode(), hashlib.sha256).digest()).decode("ascii")
-    return f'Hawk id="{credentials.client_id}", ts="{timestamp}", nonce="{nonce}", ext="{ext}", mac="{mac}"'
+        keyed = self._keyed.copy()
+        keyed.update(signed.encode())
+        mac = base64.b64encode(keyed.digest()).decode("ascii")
+        return (
+            f'Hawk id="{self.credentials.client_id}", ts="{timestamp}", nonce="{nonce}", ext="{self._ext}", mac="{mac}"'
+        )

@@ -100,11 +100,10 @@ def _turn_away(connection: socket.socket) -> None:
 
 async def _converse(door: Served, connection: socket.socket, account: Account) -> None:
     """Talk on one connection. Nothing that happens on it ends anything else."""
-    with connection:
-        connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
+    connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
+    with Wire(connection) as wire:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wire = Wire(connection)
             try:
                 await door.talk(wire)
             except Bad as bad:

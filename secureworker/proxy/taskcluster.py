@@ -70,6 +70,7 @@ class TaskclusterDoor:
         self._credentials = credentials
         self._session = session
         self._account = account
+        self._signs: hawk.Signing | None = None
 
     async def talk(self, wire: Wire) -> None:
         """Answer the requests of a connection, one after the other."""
@@ -140,9 +141,7 @@ class TaskclusterDoor:
         """Begin the request: of the script's it has method, target, body, and a few headers."""
         url = URL(self._root_url + head.target, encoded=True)
         signed = hawk.Request(head.method, url.raw_path_qs, url.host or "", url.port or 0)
-        authorization = hawk.authorization(
-            signed, self._credentials(), self._doors.scopes, int(time.time()), secrets.token_urlsafe(8)
-        )
+        authorization = self._signing().authorization(signed, int(time.time()), secrets.token_urlsafe(8))
         headers = [*answers.to_taskcluster(head), ("Authorization", authorization)]
         if head.length:
             headers.append(("Content-Length", str(head.length)))
@@ -155,6 +154,13 @@ class TaskclusterDoor:
             allow_redirects=False,
             auto_decompress=False,
         )
+
+    def _signing(self) -> hawk.Signing:
+        """Give what signs with the run's newest credentials."""
+        credentials = self._credentials()
+        if self._signs is None or self._signs.credentials is not credentials:
+            self._signs = hawk.Signing(credentials, self._doors.scopes)
+        return self._signs
 
     async def _relay(
         self, wire: Wire, head: Head, response: aiohttp.ClientResponse, meter: Meter, *, keep: bool

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 READ_BYTES = 1 << 18
 """At once; what a connection costs in memory while something flows."""
@@ -22,12 +23,50 @@ class TooSlow(Exception):
 
 
 class Wire:
-    """A connected, non-blocking stream socket, and what was read from it and not used yet."""
+    """A connected, non-blocking stream socket, and what was read from it and not used yet.
+
+    While bytes are waited for, the loop watches the socket, and goes on when they came: who asks and is answered
+    in turn costs no more system calls than reading and writing. What comes while nobody waits stays with the kernel.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self._loop = asyncio.get_running_loop()
         self._read = bytearray()
+        self._watched = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Close the socket at the end of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching, and close the socket."""
+        self.rest()
+        self.socket.close()
+
+    def rest(self) -> None:
+        """Stop watching: before somebody else does, and before the socket is closed."""
+        if self._watched:
+            self._loop.remove_reader(self.socket)
+            self._watched = False
+
+    def _ready(self) -> None:
+        if self._waiting is None:
+            self.rest()
+        elif not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def _something(self) -> None:
+        """Wait until there is something to read, or an end."""
+        if not self._watched:
+            self._loop.add_reader(self.socket, self._ready)
+            self._watched = True
+        self._waiting = self._loop.create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
 
     async def head(self, end: bytes, most: int, first_seconds: float, seconds: float) -> bytes:
         """Read up to and without `end`.
@@ -45,6 +84,12 @@ class Wire:
         """
         if not self._read:
             await self.fill(first_seconds)
+        found = self._read.find(end, 0, most)
+        if found < 0:
+            found = await self._rest_of_head(end, most, seconds)
+        return self.take(found + len(end))[: -len(end)]
+
+    async def _rest_of_head(self, end: bytes, most: int, seconds: float) -> int:
         async with _in_time(seconds):
             looked = 0
             while (found := self._read.find(end, looked, most)) < 0:
@@ -52,7 +97,7 @@ class Wire:
                     raise TooLong
                 looked = max(0, len(self._read) - len(end) + 1)
                 await self._fill()
-        return self.take(found + len(end))[: -len(end)]
+        return found
 
     async def fill(self, seconds: float) -> None:
         """Read some more, whatever is there."""
@@ -60,15 +105,19 @@ class Wire:
             await self._fill()
 
     async def _fill(self) -> None:
-        try:
-            chunk = await self._loop.sock_recv(self.socket, READ_BYTES)
-        except OSError as error:
-            raise Gone from error
-        if not chunk:
-            raise Gone
-        self._read += chunk
-        # Reading does not wait where something is there: others have to get their turns.
-        await asyncio.sleep(0)
+        # Waiting first, although something may be there: so others always get their turns in between.
+        while True:
+            await self._something()
+            try:
+                chunk = self.socket.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise Gone from error
+            if not chunk:
+                raise Gone
+            self._read += chunk
+            return
 
     def peek(self) -> bytes:
         """Give what was read and not used, and keep it."""
@@ -112,9 +161,17 @@ class Wire:
             Gone: the other side takes nothing any more.
             TooSlow: it did not take all of it in time.
         """
+        try:
+            sent = self.socket.send(content)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise Gone from error
+        if sent == len(content):
+            return
         async with _in_time(seconds):
             try:
-                await self._loop.sock_sendall(self.socket, content)
+                await self._loop.sock_sendall(self.socket, memoryview(content)[sent:])
             except OSError as error:
                 raise Gone from error
 
@@ -124,6 +181,7 @@ class Wire:
         A socket that is closed with unread bytes sends a reset, which may overtake the answer at the other side.
         """
         try:
+            self.rest()
             self.socket.shutdown(socket.SHUT_WR)
             async with _in_time(_LINGER_SECONDS):
                 for _ in range(_LINGER_READS):
