@@ -20,10 +20,12 @@ import aiohttp
 from taskcluster.aio import Queue as Client
 
 from secureworker.audit.inspect import read_entries, verify_log
+from secureworker.host.workspace import RUN_DIR
 from secureworker.localqueue.journal import Entry
 from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings
 from secureworker.sandbox import runtime
+from secureworker.sandbox.engine import instance_name
 from secureworker.sandbox.selftest import TASK_ID as SELF_TEST
 from secureworker.signer import _log_key
 from secureworker.signing.keys import create_signing_key, read_public_key
@@ -243,13 +245,20 @@ class World(Here):
             await sweep(self.directory / "state")
 
     def leftovers(self) -> list[str]:
-        """Say what is on this host of workers with this state directory."""
+        """Say what of runs is on this host, of workers with this state directory; one that is idle may be alive."""
         state = self.directory / "state"
-        left = [str(path) for part in ("workspaces", "logs", "secrets") for path in (state / part).glob("*")]
-        left += [
-            line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(state) in line
+        left = [
+            str(path) for part in ("workspaces", "logs", "secrets", "self-test") for path in (state / part).glob("*")
         ]
-        return left + [f"the script of {name}" for name in self.watcher.look()]
+        mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        left += [path for path in mounted if str(state) in path and path != str(state / "secrets")]
+        name = instance_name(str(state))
+        left += [path for path in mounted if name in path]
+        left += [str(path) for part in ("roots", "containers") for path in Path(RUN_DIR, name, part).glob("*")]
+        for top, directories, _ in os.walk("/sys/fs/cgroup"):
+            if os.path.basename(top) == name:
+                left += [f"{top}/{below}" for below in directories]
+        return left + [f"the script of {run}" for run in self.watcher.look()]
 
     async def story(self) -> Story:
         """Collect what the checker reads."""
