@@ -101,6 +101,11 @@ class FileTaskLog:
         self._failure: OSError | None = None
         self._file: int | None = _create(path)
 
+    @property
+    def path(self) -> str:
+        """The log's file."""
+        return self._path
+
     def cap(self, output_bytes: int) -> None:
         """Keep at most this much of the script's output; the rest is dropped with a notice."""
         with self._lock:

@@ -27,8 +27,10 @@ _CLONE_NEWUSER: Final = 0x1000_0000
 _PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 MOST_IDS: Final = 65_536
 """Two per run that is under way are used."""
-_LEAST_IDS: Final = 3
-"""Two for a run, one for the signer."""
+SET_ASIDE: Final = 2
+"""Ids for processes of our own: the signer's, and that of whoever shows logs to the world."""
+_LEAST_IDS: Final = 2 + SET_ASIDE
+"""Two for a run, and those."""
 _TOOLS: Final = (("newuidmap", "/etc/subuid"), ("newgidmap", "/etc/subgid"))
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _SECONDS: Final = 30.0
@@ -52,7 +54,7 @@ class Entered:
     uid: int
     """Of this user, outside."""
     ids: int
-    """Subordinate ids: inside, they are 1 to this number. The last one is set aside."""
+    """Subordinate ids: inside, they are 1 to this number. The last `SET_ASIDE` are not for scripts."""
     overflow: int
     """What all ids that are not mapped look like."""
     witness: socket.socket
@@ -70,15 +72,19 @@ def entered() -> Entered | None:
     return _Process.entered
 
 
-def set_aside(wanted: int) -> int:
+def set_aside(wanted: int, *, before_last: int = 0) -> int:
     """Give an id that nobody else has for one of our own processes: `wanted` where it is mapped, else the last that is.
 
     For processes that root has started, in whatever user namespace; no script ever has this id.
+
+    Args:
+        wanted: the id.
+        before_last: how many others are set aside so; see `SET_ASIDE`.
     """
     ranges = [tuple(map(int, line.split())) for line in _text("/proc/self/uid_map").splitlines()]
     if any(inside <= wanted < inside + count for inside, _, count in ranges):
         return wanted
-    return max(inside + count - 1 for inside, _, count in ranges)
+    return max(inside + count - 1 for inside, _, count in ranges) - before_last
 
 
 def subordinate(text: str, user: str, uid: int) -> Span | None:

@@ -49,7 +49,7 @@ def own_range() -> UidRange:
     own = userns.entered()
     # In memory, as all workers of this user find it, whatever session or service they belong to.
     locks = "" if own is None else f"/dev/shm/secureworker-{own.uid}/ids"  # noqa: S108 - `_make_locks` looks at it
-    return UidRange() if own is None else UidRange(1, own.ids - 1, locks)
+    return UidRange() if own is None else UidRange(1, own.ids - userns.SET_ASIDE, locks)
 
 
 def run_directory(state_dir: str) -> str:

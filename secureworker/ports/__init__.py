@@ -14,7 +14,7 @@ from secureworker.ports.evidence import (
     Statement,
     VerifiedInput,
 )
-from secureworker.ports.logs import OpenTaskLog, TaskLogs
+from secureworker.ports.logs import LiveLogs, OpenTaskLog, TaskLogs
 from secureworker.ports.places import (
     Doors,
     Inputs,
@@ -39,6 +39,7 @@ __all__ = [
     "Events",
     "HostGuard",
     "Inputs",
+    "LiveLogs",
     "Network",
     "Networks",
     "OpenDoors",

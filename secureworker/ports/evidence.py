@@ -62,7 +62,10 @@ class ArtifactStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedInput:
-    """An artifact of another task that the worker fetched, and found to be as its own statement says."""
+    """An artifact of another task that the worker fetched, and found to be as its own statement says.
+
+    Also such a statement itself, by the name that it has at the Queue: no input has that name.
+    """
 
     task_id: TaskId
     run_id: RunId

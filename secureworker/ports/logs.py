@@ -15,6 +15,10 @@ class OpenTaskLog(TaskLog, Protocol):
     def cap(self, output_bytes: int) -> None:
         """Keep at most this much of the script's output (`Limits.log_bytes`); the rest is dropped with a notice."""
 
+    @property
+    def path(self) -> str:
+        """Host path of what is written so far, masked and sanitised; good while the log is open."""
+
     def mask(self, secrets: tuple[SecretBytes, ...]) -> None:
         """Keep these out of what the script writes from now on, in all the forms that they are printed in."""
 
@@ -27,3 +31,20 @@ class TaskLogs(Protocol):
 
     def open(self, run: ClaimedRun) -> AbstractAsyncContextManager["OpenTaskLog"]:
         """Open the log; leaving closes it and removes its file."""
+
+
+class LiveLogs(Protocol):
+    """Shows logs while they are written. No run waits for whoever reads them."""
+
+    async def show(self, run: str, path: str) -> str:
+        """Show the log at `path`, of the run of that name, from now on.
+
+        Returns:
+            its address, which is a secret of those who are to read it.
+
+        Raises:
+            HostError: it cannot be shown.
+        """
+
+    def ended(self, run: str) -> bool:
+        """Say that nothing more is written to a run's log; tell whether it was shown. Once is enough."""

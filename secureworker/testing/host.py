@@ -54,6 +54,11 @@ class FakeTaskLog:
         """Keep these out of the output: only as they are, and only where they come in one piece."""
         self.masked += secrets
 
+    @property
+    def path(self) -> str:
+        """The log lies nowhere."""
+        return "/nonexistent/log"
+
     async def finish(self) -> Artifact:
         """Give the log as an artifact; what is written later is lost."""
         self._failures.strike("finish")
@@ -79,6 +84,30 @@ class FakeTaskLogs:
         log = self.logs[str(run.claim)] = FakeTaskLog(self.failures)
         yield log
         self.failures.strike("close")
+
+
+class FakeLiveLogs:
+    """Shows nothing; remembers what was to be shown, and what of it has not ended."""
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.addresses: dict[str, str] = {}
+        """By run, also of those that have ended."""
+        self.shown_now: set[str] = set()
+
+    async def show(self, run: str, path: str) -> str:
+        """Begin; every log has an address of its own."""
+        self.failures.strike("show")
+        address = f"https://live.invalid/log/{len(self.addresses)}{path}"
+        self.addresses[run] = address
+        self.shown_now.add(run)
+        return address
+
+    def ended(self, run: str) -> bool:
+        """Take note of the end."""
+        shown = run in self.shown_now
+        self.shown_now.discard(run)
+        return shown
 
 
 class FakeSecrets:

@@ -23,6 +23,7 @@ from secureworker.worker.guards import (
     watch_time,
 )
 from secureworker.worker.lease import Lease
+from secureworker.worker.live import begin, settle
 from secureworker.worker.obtain import judge, obtain
 from secureworker.worker.progress import Progress
 from secureworker.worker.publish import Ran, publish, salvage, script_sha256
@@ -57,6 +58,8 @@ async def _work(
     logger.info("%s: admitted to run %s", claim, plan.script)
     log.note(f"the policy admits this task to run the script {plan.script}, sha256:{script_sha256(plan)}")
     log.cap(plan.limits.log_bytes)
+    if plan.live_log:
+        await begin(run, tools.live, log)
 
     progress.enter(Phase.VERIFYING)
     judged = await judge(run, tools, plan, log)
@@ -145,6 +148,7 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
     except Exception as error:  # noqa: BLE001 - the run must be reported, whatever became of its log
         outcome = outcome or _errored(error, run, progress)
         logger.error("%s: the task log is lost: %s", run.claim, error)  # noqa: TRY400 - _errored wrote the traceback
+    tools.live.ended(str(run.claim))
     progress.enter(Phase.REPORTING)
     resolution = resolve(outcome)
     logger.log(_level(outcome), "%s: ends as %s: %s", run.claim, resolution.value, summary(outcome))
@@ -196,7 +200,11 @@ async def _store_log(
     """Upload the log as well as possible. Changes the outcome only where the run turns out not to be ours."""
 
     async def upload() -> None:
-        await tools.store.put(run, (await log.finish(),))
+        artifact = await log.finish()
+        shown = tools.live.ended(str(run.claim))
+        await tools.store.put(run, (artifact,))
+        if shown:
+            await settle(run)
 
     if resolve(outcome) is Resolution.NOT_OURS:
         guards = [watch_time(tools.clock, LATE_LOG_UPLOAD_TIME)]

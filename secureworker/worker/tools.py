@@ -12,6 +12,7 @@ from secureworker.ports import (
     Doors,
     HostGuard,
     Inputs,
+    LiveLogs,
     Networks,
     Outputs,
     Sandbox,
@@ -31,6 +32,7 @@ class Tools:
     identity: WorkerIdentity
     clock: Clock
     logs: TaskLogs
+    live: LiveLogs
     workspaces: Workspaces
     networks: Networks
     doors: Doors

@@ -10,6 +10,7 @@ from secureworker.testing.host import (
     FakeDoors,
     FakeEvents,
     FakeHostGuard,
+    FakeLiveLogs,
     FakeNetworks,
     FakeOutputs,
     FakeSandbox,
@@ -50,6 +51,7 @@ class World:
         self.signer = FakeSigner(self.clock)
         self.store = FakeStore(self.clock)
         self.audit = FakeAuditLog()
+        self.live = FakeLiveLogs()
         self.guard = FakeHostGuard()
         self.watcher = FakeWatcher()
         self.shutdown = Shutdown(self.clock, self.drain_seconds)
@@ -62,6 +64,7 @@ class World:
             identity=IDENTITY,
             clock=self.clock,
             logs=self.logs,
+            live=self.live,
             workspaces=self.workspaces,
             networks=self.networks,
             doors=self.doors,

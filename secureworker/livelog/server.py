@@ -1,0 +1,220 @@
+"""Serves logs over TLS to whoever has an address: `GET /log/<token>`, from the beginning, until the log ends.
+
+Each reader reads the file at its own pace, by a position of its own, so a slow one holds up nobody. What is served was
+masked and sanitised before it was written. Blocking reads are of files that were written a moment ago, and this process
+does nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from aiohttp import web
+
+from secureworker.livelog import wire
+
+logger = logging.getLogger(__name__)
+
+MAX_READERS: Final = 64
+MAX_CONNECTIONS: Final = 128
+"""TLS handshakes of strangers included, as far as they are over."""
+REQUEST_SECONDS: Final = 10.0
+"""From the end of the handshake to the end of the request's head."""
+STALL_SECONDS: Final = 60.0
+"""How long a reader may take nothing."""
+LINGER_SECONDS: Final = 60.0
+"""How long the rest of a log that has ended can be read; its artifact is there by then."""
+LOOK_SECONDS: Final = 0.25
+"""Between two looks at a log that has nothing new."""
+_PIECE_BYTES: Final = 64 * 1024
+_PATH: Final = re.compile(r"/log/([A-Za-z0-9_-]{43})")
+_HEADERS: Final = {
+    "Content-Type": "text/plain; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+    # Taskcluster's own log viewer reads it from another origin; there is nothing here that a cookie would open.
+    "Access-Control-Allow-Origin": "*",
+    "Server": "secureworker",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of this process strangers can have."""
+
+    readers: int = MAX_READERS
+    connections: int = MAX_CONNECTIONS
+    request_seconds: float = REQUEST_SECONDS
+    stall_seconds: float = STALL_SECONDS
+    linger_seconds: float = LINGER_SECONDS
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A log that is shown."""
+
+    descriptor: int
+    readers: int = 0
+    ended: bool = False
+    dropped: bool = False
+
+
+@final
+@dataclass(slots=True)
+class Logs:
+    """What is shown, by the digests of the addresses."""
+
+    linger_seconds: float = LINGER_SECONDS
+    _shown: dict[str, _Shown] = field(default_factory=dict)
+
+    def show(self, digest: str, descriptor: int) -> None:
+        """Begin to show a log; the descriptor is this object's from now on."""
+        self._shown[digest] = _Shown(descriptor)
+
+    def end(self, digest: str) -> None:
+        """Nothing more is written: readers come to its end, and after a while it is not here any more."""
+        shown = self._shown.get(digest)
+        if shown is not None and not shown.ended:
+            shown.ended = True
+            asyncio.get_running_loop().call_later(self.linger_seconds, self._drop, digest)
+
+    @contextlib.contextmanager
+    def reader(self, token: str) -> Iterator[_Shown | None]:
+        """Hold the log that a token leads to for a reader."""
+        shown = self._shown.get(wire.digest_of(token))
+        if shown is None:
+            yield None
+            return
+        shown.readers += 1
+        try:
+            yield shown
+        finally:
+            shown.readers -= 1
+            if shown.dropped and not shown.readers:
+                os.close(shown.descriptor)
+
+    def _drop(self, digest: str) -> None:
+        shown = self._shown.pop(digest)
+        shown.dropped = True
+        if not shown.readers:
+            os.close(shown.descriptor)
+
+
+@final
+class _Unwelcome(asyncio.Protocol):
+    """Ends a connection at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+@final
+class LogServer:
+    """Answers requests for logs."""
+
+    def __init__(self, logs: Logs, limits: Limits | None = None) -> None:
+        self._logs = logs
+        self._limits = limits or Limits()
+        # No time is spent on the rest of a request that was answered already.
+        self._server = web.Server(self._answer, access_log=None, lingering_time=0)
+        self._readers = 0
+        self._asked: set[web.RequestHandler] = set()
+        """Connections, at most `request_seconds` old, that have asked for something."""
+
+    async def listen(self, listener: socket.socket, context: ssl.SSLContext) -> asyncio.Server:
+        """Serve at a listening socket, until the server that is given back is closed."""
+        return await asyncio.get_running_loop().create_server(
+            self._welcome,
+            sock=listener,
+            ssl=context,
+            ssl_handshake_timeout=self._limits.request_seconds,
+            ssl_shutdown_timeout=1.0,
+            backlog=64,
+        )
+
+    def _welcome(self) -> asyncio.Protocol:
+        if len(self._server.connections) >= self._limits.connections:
+            return _Unwelcome()
+        connection = self._server()
+        asyncio.get_running_loop().call_later(self._limits.request_seconds, self._hurry, connection)
+        return connection
+
+    def _hurry(self, connection: web.RequestHandler) -> None:
+        """Close a connection that has not asked for anything yet. What was asked for once, is answered once."""
+        if connection in self._asked:
+            self._asked.remove(connection)
+        else:
+            connection.force_close()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._asked.add(request.protocol)
+        response = await self._respond(request)
+        response.force_close()
+        return response
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method != "GET":
+            return _said(405, "only GET is answered here\n", {"Allow": "GET"})
+        path = _PATH.fullmatch(request.raw_path)
+        with self._logs.reader(path[1] if path else "") as shown:
+            if shown is None:
+                return _said(404, "there is no log here; one that has ended is an artifact of its task\n")
+            if self._readers >= self._limits.readers:
+                return _said(503, "too many read logs here now; try again later\n", {"Retry-After": "30"})
+            self._readers += 1
+            try:
+                return await self._stream(request, shown)
+            finally:
+                self._readers -= 1
+
+    async def _stream(self, request: web.BaseRequest, shown: _Shown) -> web.StreamResponse:
+        response = web.StreamResponse(headers=_HEADERS)
+        response.enable_chunked_encoding()
+        response.force_close()
+        await response.prepare(request)
+        position = 0
+        while not shown.dropped:
+            # Looked at before reading: what is written before the end is read before it, too.
+            ended = shown.ended
+            piece = os.pread(shown.descriptor, _PIECE_BYTES, position)
+            if piece:
+                position += len(piece)
+                await self._write(request, response, piece)
+            elif ended:
+                await response.write_eof()
+                return response
+            elif request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError("the reader has left")
+            else:
+                await asyncio.sleep(LOOK_SECONDS)
+        # Without the last chunk: the reader sees that this is not all.
+        _abort(request)
+        raise ConnectionResetError("the log is not here any more")
+
+    async def _write(self, request: web.BaseRequest, response: web.StreamResponse, piece: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._limits.stall_seconds):
+                await response.write(piece)
+        except TimeoutError:
+            _abort(request)
+            raise ConnectionResetError("the reader takes nothing") from None
+
+
+def _abort(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _said(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=text.encode(), headers={**_HEADERS, **(headers or {})})
