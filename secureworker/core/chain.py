@@ -5,6 +5,7 @@ signed with what the policy trusts; a step believes nothing that a later one has
 fetched then have the signed digests is for who fetches them.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ from datetime import datetime
 from typing import Final
 
 from secureworker.core.claim import Json, TaskDefinition, parse_definition
-from secureworker.core.ids import ArtifactName, RunId, ScriptName, TaskId, WorkerIdentity
+from secureworker.core.ids import ArtifactName, RunId, ScriptName, Sha256, TaskId, WorkerIdentity
 from secureworker.core.inputs import MAX_PATHS, Input, InputPlan, Received, Wanted, fits, why_no_file
 from secureworker.core.outcome import Reason
+from secureworker.core.provenance import PROVENANCE
 from secureworker.core.schemas import show
 from secureworker.core.scopes import satisfies
-from secureworker.core.statement import CHAIN_OF_TRUST
+from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE
 from secureworker.core.trust import Trust, fingerprint
 from secureworker.core.verification import (
     Checks,
@@ -81,6 +83,8 @@ class Report:
     """Up to the first that did not pass."""
     key: str = ""
     """Fingerprint of the key whose signature is good, whether it counts or not."""
+    statements: tuple[tuple[ArtifactName, Sha256], ...] = ()
+    """What vouches for it, with the digests of the very bytes that were verified; empty where a step did not pass."""
 
     @property
     def verified(self) -> bool:
@@ -100,6 +104,8 @@ class Judgement:
     """Any: the task is refused."""
     traced: tuple[Json, ...] = ()
     """How they were followed to the tree, for the report."""
+    vouched: tuple[tuple[TaskId, RunId, ArtifactName, Sha256], ...] = ()
+    """The statements of tasks that inputs come from."""
 
 
 @dataclass
@@ -170,6 +176,7 @@ STEPS: Final[Steps[UpstreamSteps]] = (
     ("agreement", UpstreamSteps.check_agreement),
     ("key", UpstreamSteps.check_key),
 )
+_STATEMENTS: Final = frozenset({CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE, PROVENANCE})
 _ALWAYS_REFUSED: Final = frozenset({"pool", "features"})
 """What the policy forbids, it forbids for optional inputs too: their author can do something about it."""
 
@@ -274,7 +281,18 @@ def _verify(
     steps = UpstreamSteps(trust, expected(upstream, trust), now, checks, upstream=upstream, plan=plan)
     taken = tuple(take(steps, STEPS))
     run_id = upstream.last.run_id if upstream.last else None
-    return steps, Report(upstream.task_id, run_id, taken, fingerprint(steps.signer) if steps.signer else "")
+    key = fingerprint(steps.signer) if steps.signer else ""
+    return steps, Report(upstream.task_id, run_id, taken, key, statements_of(upstream, taken))
+
+
+def statements_of(upstream: Upstream, taken: tuple[Step, ...]) -> tuple[tuple[ArtifactName, Sha256], ...]:
+    """Give the statements of a task that passed all steps, with their digests."""
+    if not all(step.passed for step in taken):
+        return ()
+    published = ((CHAIN_OF_TRUST, upstream.statements.signed), (PROVENANCE, upstream.statements.bundle))
+    return tuple(
+        (name, Sha256(hashlib.sha256(content).hexdigest())) for name, content in published if content is not None
+    )
 
 
 def expected(upstream: Upstream, trust: Trust) -> Expected:
@@ -322,6 +340,9 @@ def _clashes(inputs: tuple[Input, ...]) -> Iterator[str]:
     files = {(each.task_id, str(each.name)) for each in inputs}
     for each in inputs:
         why = why_no_file(each.name)
+        if each.name in _STATEMENTS:
+            # In what is signed for the run, its name stands for the statement that vouched for the inputs.
+            why = "it is a statement about artifacts"
         if why:
             yield f"the artifact {show(each.name)} cannot be a file: {why}"
         parts = each.name.split("/")

@@ -17,6 +17,8 @@ SUMMARY: Final = ArtifactName("public/provenance-inputs.sigstore.json")
 SUMMARY_TYPE: Final = "https://slsa.dev/verification_summary/v1"
 _INPUTS: Final = 2
 """Of the resolved dependencies, the task and the script come first."""
+_STATEMENT: Final = "statement/"
+"""How names of those begin that vouched for the others."""
 
 
 def verification_summary(statement: Mapping[str, Any]) -> bytes | None:
@@ -29,9 +31,11 @@ def verification_summary(statement: Mapping[str, Any]) -> bytes | None:
         statement: of our build type, as it was signed.
     """
     build, details = (statement["predicate"][part] for part in ("buildDefinition", "runDetails"))
-    inputs = build["resolvedDependencies"][_INPUTS:]
+    others = build["resolvedDependencies"][_INPUTS:]
+    inputs = [each for each in others if not each["name"].startswith(_STATEMENT)]
     if not inputs:
         return None
+    attested = [{"uri": each["uri"], "digest": each["digest"]} for each in others if each not in inputs]
     document = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": each["name"], "digest": each["digest"]} for each in inputs],
@@ -42,6 +46,7 @@ def verification_summary(statement: Mapping[str, Any]) -> bytes | None:
             "timeVerified": details["metadata"]["startedOn"],
             "resourceUri": details["metadata"]["invocationId"],
             "policy": {"digest": build["internalParameters"]["policy"]},
+            **({"inputAttestations": attested} if attested else {}),
             "verificationResult": "PASSED",
             "verifiedLevels": ["SLSA_BUILD_LEVEL_UNEVALUATED"],
             "slsaVersion": "1.1",

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from secureworker.core.chain import STEPS, Upstream, UpstreamSteps, expected, uses
+from secureworker.core.chain import STEPS, Upstream, UpstreamSteps, expected, statements_of, uses
 from secureworker.core.claim import Json, parse_definition
 from secureworker.core.evidence import BadEvidence, strict_json
-from secureworker.core.ids import ArtifactName, RunId, ScriptName, TaskId
+from secureworker.core.ids import ArtifactName, RunId, ScriptName, Sha256, TaskId
 from secureworker.core.inputs import InputPlan
 from secureworker.core.likeness import differences_of_entry, differences_of_rendering
 from secureworker.core.origin import NoOrigin, Origin, TraceRule, allowed, read_origin
@@ -74,6 +74,8 @@ class TraceReport:
     """`decision` or `task`."""
     steps: tuple[Step, ...]
     verified: bool
+    statements: tuple[tuple[ArtifactName, Sha256], ...] = ()
+    """What vouches for it; empty where it is not verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +332,8 @@ def judge_trace(  # noqa: PLR0913, PLR0917 - as judge_inputs, and whose inputs
         if verified:
             followed[upstream.task_id] = steps
         run_id = upstream.last.run_id if upstream.last else None
-        reports.append(TraceReport(upstream.task_id, run_id, role, taken, verified))
+        made = statements_of(upstream, taken)
+        reports.append(TraceReport(upstream.task_id, run_id, role, taken, verified, made))
     reasons = tuple(_why_not(at, report) for report in reports if not report.verified)
     return Traced(tuple(reports), reasons)
 

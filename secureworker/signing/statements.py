@@ -24,6 +24,9 @@ from secureworker.core.summary import SUMMARY, verification_summary
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing.keys import Key
 
+_STATEMENTS = frozenset({CHAIN_OF_TRUST, PROVENANCE})
+"""What vouched for inputs. Verification refuses inputs of these names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
@@ -68,7 +71,7 @@ def build(statement: Statement) -> Bodies:
         about=about,
         inputs=tuple(
             Dependency(
-                f"input/{each.task_id}/{each.name}",
+                f"{'statement' if each.name in _STATEMENTS else 'input'}/{each.task_id}/{each.name}",
                 artifact_uri(statement.root_url, each.task_id, each.run_id, each.name),
                 each.sha256,
             )

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.chain import REPORT, Judgement, Report, judge_inputs, write_report
 from secureworker.core.errors import BadPayload
+from secureworker.core.ids import ArtifactName, RunId, Sha256, TaskId
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
-from secureworker.core.trace import Traced, as_json, judge_trace
+from secureworker.core.trace import Traced, TraceReport, as_json, judge_trace
 from secureworker.core.trust import Trust
 from secureworker.core.verification import Step
 from secureworker.ports import ClaimedRun, SignedFile, TaskLog, VerifiedInput, Workspace
@@ -28,6 +29,7 @@ class Obtained:
     """What a script was given of other tasks."""
 
     inputs: tuple[VerifiedInput, ...] = ()
+    """The artifacts, and after them the statements that vouched for them."""
     reports: tuple[SignedFile, ...] = ()
     """How they were verified, to be published; not signed."""
 
@@ -56,7 +58,7 @@ async def judge(run: ClaimedRun, tools: Tools, plan: Plan, log: TaskLog) -> Judg
         traced = await _trace(run, tools, plan, judgement, log)
         if traced.reasons:
             return Refused(traced.reasons)
-        judgement = replace(judgement, traced=tuple(as_json(traced.reports)))
+        judgement = replace(judgement, traced=tuple(as_json(traced.reports)), vouched=_vouched(traced.reports))
     logger.info("%s: %d inputs of %d tasks are as they were signed for", run.claim, len(judgement.inputs), len(facts))
     return judgement
 
@@ -109,8 +111,21 @@ async def obtain(
         raise BadPayload(("the script takes inputs, and none of those that are wanted could be used",))
     log.note(f"{len(received.inputs)} inputs of {received.size} bytes have the digests that were signed")
     report = SignedFile(REPORT, write_report(judged, received, list(judged.traced)), "application/json")
-    inputs = (VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs)
+    inputs = [VerifiedInput(each.task_id, each.run_id, each.name, each.sha256) for each in received.inputs]
+    used = {each.task_id for each in received.inputs}
+    vouched = _vouched(tuple(each for each in judged.reports if each.task_id in used))
+    inputs += [VerifiedInput(*each) for each in dict.fromkeys((*vouched, *judged.vouched))]
     return Obtained(tuple(inputs), (report,))
+
+
+def _vouched(reports: tuple[Report | TraceReport, ...]) -> tuple[tuple[TaskId, RunId, ArtifactName, Sha256], ...]:
+    """Give the statements of verified tasks."""
+    return tuple(
+        (report.task_id, report.run_id, name, sha256)
+        for report in reports
+        if report.run_id is not None
+        for name, sha256 in report.statements
+    )
 
 
 def _tell(judgement: Judgement, log: TaskLog) -> None:

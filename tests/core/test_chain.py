@@ -1,5 +1,6 @@
 """Other tasks' artifacts as inputs. Edge cases 13: every step, with a good case and bad ones."""
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -340,6 +341,23 @@ def test_names_that_cannot_be_files_side_by_side_are_refused() -> None:
     first, second = (reason.message for reason in judgement.reasons)
     assert first == '"public/a/b" and "public/a" cannot both be files'
     assert second.endswith("cannot be a file: no file's name has more than 255 characters")
+
+
+@pytest.mark.parametrize("name", ["public/chain-of-trust.json", "public/provenance.sigstore.json"])
+@pytest.mark.parametrize("optional", [False, True])
+def test_a_statement_is_no_input_although_another_worker_lists_it(name: str, *, optional: bool) -> None:
+    # In what is signed for the run, such a name means the statement that was verified.
+    build = Build(body={"artifacts": {name: {"sha256": DIGEST}}})
+    (reason,) = judged(build, wanting("public/*" if optional else name, optional=optional, required=False)).reasons
+    assert f'"{name}" cannot be a file: it is a statement about artifacts' in str(reason)
+
+
+def test_what_vouched_for_inputs_is_named_with_the_digest_of_its_very_bytes() -> None:
+    (report,) = judged(Build()).reports
+    signed = hashlib.sha256(Build().written()).hexdigest()
+    assert report.statements == (("public/chain-of-trust.json", signed),)
+    (report,) = judged(Build(missing="it is gone")).reports
+    assert report.statements == ()
 
 
 def test_a_star_for_more_than_can_be_dealt_with_is_refused() -> None:

@@ -122,6 +122,10 @@ async def test_a_script_finds_what_another_pools_worker_signed_and_the_provenanc
         address = f"{build}/runs/0/artifacts/{name}"
         (found,) = [each for each in dependencies if str(each.get("uri", "")).endswith(address)]
         assert found["digest"]["sha256"] == hashlib.sha256(content).hexdigest()
+    # What vouched for them is named too, as it lies there.
+    (named,) = [each for each in dependencies if each["name"] == f"statement/{build}/public/chain-of-trust.json"]
+    async with release.builds.session.get(named["uri"]) as answer:
+        assert hashlib.sha256(await answer.read()).hexdigest() == named["digest"]["sha256"]
 
 
 async def test_optional_inputs_that_are_missing_or_bad_are_not_there(release: Release) -> None:

@@ -22,6 +22,7 @@ from tests.signing.conftest import a_statement, write
 
 ANYTHING = Expected()
 UPSTREAM = TaskId("TyRoGA_OS3W2QMCEuF1icw")
+CHAIN, BUNDLE = "public/chain-of-trust.json", "public/provenance.sigstore.json"
 
 MODELS = """
 import json, pathlib, sys
@@ -41,7 +42,8 @@ print(ParseDict(document["predicate"], VerificationSummary()).verification_resul
 
 def with_inputs() -> Statement:
     inputs = tuple(
-        VerifiedInput(UPSTREAM, RunId(1), ArtifactName(name), SHA256) for name in ("public/in.apk", "public/other")
+        VerifiedInput(UPSTREAM, RunId(1), ArtifactName(name), SHA256)
+        for name in ("public/in.apk", "public/other", CHAIN, BUNDLE)
     )
     return replace(a_statement(an_artifact("public/a", b"content")), inputs=inputs)
 
@@ -78,6 +80,10 @@ def test_a_summary_says_what_was_verified_by_whom_and_by_which_policy(with_summa
         "timeVerified": "2026-01-31T12:00:00.000Z",
         "resourceUri": f"{ROOT_URL}/tasks/{TASK_ID}/runs/0",
         "policy": {"digest": {"sha256": SHA256}},
+        "inputAttestations": [
+            {"uri": f"{ROOT_URL}/api/queue/v1/task/{UPSTREAM}/runs/1/artifacts/{name}", "digest": {"sha256": SHA256}}
+            for name in (CHAIN, BUNDLE)
+        ],
         "verificationResult": "PASSED",
         "verifiedLevels": ["SLSA_BUILD_LEVEL_UNEVALUATED"],
         "slsaVersion": "1.1",

@@ -1,6 +1,7 @@
 """What a run does about inputs: nothing is prepared, run or signed before they are what they were signed as."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -61,7 +62,11 @@ def test_what_was_verified_and_fetched_is_named_in_what_is_signed() -> None:
 
     assert run.reports == [Resolution.COMPLETED], world.log(run)
     (statement,) = world.signer.signed
-    assert statement.inputs == (VerifiedInput(BUILD, RunId(1), ArtifactName(ZIP), digest(ZIP)),)
+    chain = Sha256(hashlib.sha256(world.inputs.facts[BUILD].statements.signed).hexdigest())
+    assert statement.inputs == (
+        VerifiedInput(BUILD, RunId(1), ArtifactName(ZIP), digest(ZIP)),
+        VerifiedInput(BUILD, RunId(1), ArtifactName("public/chain-of-trust.json"), chain),
+    )
     assert world.store.names(run.claim)[-2:] == ["public/verification.json", "public/logs/live_backing.log"]
     log = world.log(run)
     assert f"inputs of the task {BUILD}, run 1: verified" in log
@@ -106,7 +111,7 @@ def test_an_optional_input_that_is_bad_is_left_out_of_what_is_signed_too() -> No
     _, world, run = carry_out(arrange, None, optional)
 
     assert run.reports == [Resolution.COMPLETED]
-    assert [each.name for each in world.signer.signed[0].inputs] == [ZIP]
+    assert [each.name for each in world.signer.signed[0].inputs] == [ZIP, "public/chain-of-trust.json"]
     assert f"the optional input {BUILD}/{ASC} is left out: it has the sha256" in world.log(run)
     assert 'an optional input is left out: the task TyRoGA_OS3W2QMCEuF1icw signed no artifact "public/none"' in (
         world.log(run)
