@@ -34,7 +34,8 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._read = bytearray()
         self._watched = False
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[bool] | None = None
+        self._descriptor = connection.fileno()
 
     def __enter__(self) -> Self:
         """Close the socket at the end of a block."""
@@ -48,25 +49,37 @@ class Wire:
     def rest(self) -> None:
         """Stop watching: before somebody else does, and before the socket is closed."""
         if self._watched:
-            self._loop.remove_reader(self.socket)
+            self._loop.remove_reader(self._descriptor)
             self._watched = False
 
     def _ready(self) -> None:
+        """Read, where somebody waits; here and not there, or the loop would be told again before they get to it."""
         if self._waiting is None:
             self.rest()
-        elif not self._waiting.done():
-            self._waiting.set_result(None)
+            return
+        if self._waiting.done():
+            return
+        try:
+            chunk = self.socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        self._read += chunk
+        self._waiting.set_result(bool(chunk))
 
-    async def _something(self) -> None:
-        """Wait until there is something to read, or an end."""
+    async def _fill(self) -> None:
+        # Waiting, although something may be there: so others always get their turns in between.
         if not self._watched:
-            self._loop.add_reader(self.socket, self._ready)
+            self._loop.add_reader(self._descriptor, self._ready)
             self._watched = True
         self._waiting = self._loop.create_future()
         try:
-            await self._waiting
+            more = await self._waiting
         finally:
             self._waiting = None
+        if not more:
+            raise Gone
 
     async def head(self, end: bytes, most: int, first_seconds: float, seconds: float) -> bytes:
         """Read up to and without `end`.
@@ -103,21 +116,6 @@ class Wire:
         """Read some more, whatever is there."""
         async with _in_time(seconds):
             await self._fill()
-
-    async def _fill(self) -> None:
-        # Waiting first, although something may be there: so others always get their turns in between.
-        while True:
-            await self._something()
-            try:
-                chunk = self.socket.recv(READ_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise Gone from error
-            if not chunk:
-                raise Gone
-            self._read += chunk
-            return
 
     def peek(self) -> bytes:
         """Give what was read and not used, and keep it."""
