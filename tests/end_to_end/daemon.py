@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ class Wire:
     """What goes between the worker and the Queue; can be cut for the worker."""
 
     cut: bool = False
+    says: timedelta | None = None
+    """By how much the time is wrong that the Queue's answers say; None: as its web server says."""
     asked: list[str] = field(default_factory=list)
 
     def count(self, part: str) -> int:
@@ -108,15 +111,20 @@ class Wire:
                 assert request.transport is not None
                 request.transport.abort()
             self.asked.append(request.path)
-            return await handler(request)
+            answer = await handler(request)
+            if self.says is not None:
+                answer.headers["Date"] = format_datetime(datetime.now(UTC) + self.says, usegmt=True)
+            return answer
 
         return watch
 
 
-async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str) -> Any:
+async def eventually(
+    condition: Callable[[], Awaitable[Any] | Any], what: str, seconds: float = DEADLINE_SECONDS
+) -> Any:
     """Wait for another process; give what the condition gives once it holds."""
     try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 found = condition()
                 if asyncio.iscoroutine(found):
@@ -177,14 +185,14 @@ class Here:
         status: dict[str, Any] = (await self.client.status(task_id))["status"]
         return list(status["runs"])
 
-    async def resolved(self, task_id: str, run_id: int = 0) -> str:
+    async def resolved(self, task_id: str, run_id: int = 0, seconds: float = DEADLINE_SECONDS) -> str:
         """Wait for a run's end, and say how it ended."""
 
         async def reason() -> Any:
             runs = await self.runs(task_id)
             return len(runs) > run_id and runs[run_id].get("reasonResolved")
 
-        return str(await eventually(reason, f"the end of {task_id}/{run_id}"))
+        return str(await eventually(reason, f"the end of {task_id}/{run_id}", seconds))
 
     async def begun(self, worker: "Worker", task_id: str) -> None:
         """Wait until the script of a task runs."""
