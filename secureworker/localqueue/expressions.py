@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from secureworker.core.scopes import pattern_covers, satisfies
+from secureworker.core.scopes import overlaps, pattern_covers, satisfies
 from secureworker.localqueue.errors import ApiError
-from secureworker.localqueue.settings import Role
+from secureworker.localqueue.settings import PARAMETER, Role
 
 Expression: TypeAlias = str | dict[str, list[Any]]
 """`list[Any]` is a list of expressions; mypy has no recursive dict values that literals fit."""
@@ -81,13 +81,38 @@ def _place(scope: str) -> tuple[str, bool]:
 
 
 def expand(scopes: Iterable[str], roles: tuple[Role, ...]) -> tuple[str, ...]:
-    """Add what the roles among `scopes` stand for, and theirs; normalized."""
+    """Add what the roles among `scopes` stand for, and theirs; normalized.
+
+    Auth takes no roles that lead to themselves. Here they are followed once for each role there is, which is as far as
+    others can lead.
+    """
     known = set(scopes)
-    grown = True
-    while grown:
-        grown = False
-        for role in roles:
-            if satisfies(known, f"assume:{role.role_id}") and not known.issuperset(role.scopes):
-                known.update(role.scopes)
-                grown = True
+    for _ in roles:
+        assumed = [scope for scope in known if overlaps("assume:*", scope)]
+        stood_for = {scope for role in roles for each in assumed for scope in _stands_for(role, each)}
+        if stood_for <= known:
+            break
+        known |= stood_for
     return normalize(known)
+
+
+def _stands_for(role: Role, assumed: str) -> tuple[str, ...]:
+    """Give what a role gives to who has the scope `assumed`; nothing where that is not about the role.
+
+    A role `a/*` is everybody's who has `assume:a/…`, and in its scopes `<..>` stands for the rest. Where that rest ends in
+    `*`, nothing of the scope follows it.
+    """
+    name = f"assume:{role.role_id}"
+    if not name.endswith("*"):
+        return role.scopes if pattern_covers(assumed, name) else ()
+    if assumed.startswith(name[:-1]):
+        rest = assumed.removeprefix(name[:-1])
+    elif pattern_covers(assumed, name):
+        rest = "*"
+    else:
+        return ()
+    to_its_end = rest.endswith("*")
+    return tuple(
+        scope.partition(PARAMETER)[0] + rest if to_its_end and PARAMETER in scope else scope.replace(PARAMETER, rest)
+        for scope in role.scopes
+    )

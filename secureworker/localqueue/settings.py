@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from secureworker.core.claim import Secret
 from secureworker.localqueue.journal import Keep
@@ -65,12 +66,27 @@ class StaticClient:
     scopes: tuple[str, ...]
 
 
+PARAMETER: Final = "<..>"
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """What `assume:<role_id>` stands for."""
 
     role_id: str
+    """With a `*` at its end, it is the role of all whose names begin so."""
     scopes: tuple[str, ...]
+    """In those of such a role, `<..>` is the rest of the name."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Auth refuses too.
+
+        Raises:
+            ValueError: a scope has two parameters, or one behind a `*`, which would be no `*` any more or two of them.
+        """
+        for scope in self.scopes if self.role_id.endswith("*") else ():
+            if scope.count(PARAMETER) > 1 or scope.endswith(f"*{PARAMETER}"):
+                raise ValueError(f"the role {self.role_id} has the scope {scope}, in which {PARAMETER} is ambiguous")
 
 
 @dataclass(frozen=True, slots=True)

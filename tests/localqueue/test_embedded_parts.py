@@ -92,6 +92,55 @@ def test_roles_may_stand_for_each_other() -> None:
     assert expand(("assume",), roles) == ("assume",)
 
 
+@pytest.mark.parametrize(
+    ("assumed", "given"),
+    [
+        ("assume:repo:x", ("read:x:all", "see:x")),
+        ("assume:repo:", ("read::all", "see:")),
+        ("assume:repo", ()),
+        ("assume:rep:x", ()),
+        ("repo:x", ()),
+        ("assume:repo:x*", ("read:x*", "see:x*")),
+        ("assume:repo:*", ("read:*", "see:*")),
+        ("assume:re*", ("read:*", "see:*")),
+        ("assume:*", ("read:*", "see:*")),
+        ("as*", ("read:*", "see:*")),
+        ("*", ()),
+    ],
+)
+def test_a_role_for_all_names_that_begin_so_gives_scopes_with_the_rest_of_the_name(
+    assumed: str, given: tuple[str, ...]
+) -> None:
+    assert expand((assumed,), (Role("repo:*", ("read:<..>:all", "see:<..>")),)) == normalize((assumed, *given))
+
+
+def test_a_name_goes_on_through_roles() -> None:
+    roles = (
+        Role("repo:*", ("assume:project:<..>", "all:repos")),
+        Role("project:*", ("build:<..>",)),
+        Role("project:x", ("special:<..>",)),
+        Role("other:*", ("never:<..>",)),
+    )
+    assert expand(("assume:repo:x",), roles) == (
+        "all:repos",
+        "assume:project:x",
+        "assume:repo:x",
+        "build:x",
+        "special:<..>",
+    )
+
+
+def test_roles_that_lead_to_themselves_come_to_an_end() -> None:
+    assert "assume:aaax" in expand(("assume:ax",), (Role("a*", ("assume:aa<..>",)), Role("b", ())))
+
+
+@pytest.mark.parametrize("scope", ["a:<..>:<..>", "a:*<..>"])
+def test_a_parameter_that_would_be_ambiguous_is_refused(scope: str) -> None:
+    assert Role("a", (scope,)).scopes == (scope,)
+    with pytest.raises(ValueError, match="ambiguous"):
+        Role("a*", (scope,))
+
+
 def test_what_is_missing_is_what_is_left_of_the_expression() -> None:
     expression = {"AllOf": ["a", {"AnyOf": ["b", {"AllOf": ["c", "d"]}]}]}
 
