@@ -99,7 +99,7 @@ def expand(scopes: Iterable[str], roles: tuple[Role, ...]) -> tuple[str, ...]:
 def _stands_for(role: Role, assumed: str) -> tuple[str, ...]:
     """Give what a role gives to who has the scope `assumed`; nothing where that is not about the role.
 
-    A role `a/*` is everybody's who has `assume:a/…`, and in its scopes `<..>` stands for the rest. Where that rest ends in
+    A role `a/*` is everybody's who has `assume:a/…`, and in its scopes `<..>` stands for the rest. Where that ends in
     `*`, nothing of the scope follows it.
     """
     name = f"assume:{role.role_id}"
