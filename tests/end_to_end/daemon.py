@@ -91,6 +91,8 @@ class Wire:
     says: timedelta | None = None
     """By how much the time is wrong that the Queue's answers say; None: as its web server says."""
     asked: list[str] = field(default_factory=list)
+    claimed_by: list[str] = field(default_factory=list)
+    """Client ids."""
 
     def count(self, part: str) -> int:
         return sum(part in path for path in self.asked)
@@ -111,6 +113,8 @@ class Wire:
                 assert request.transport is not None
                 request.transport.abort()
             self.asked.append(request.path)
+            if "/claim-work/" in request.path:
+                self.claimed_by.append(request.headers["Authorization"].partition('id="')[2].partition('"')[0])
             answer = await handler(request)
             if self.says is not None:
                 answer.headers["Date"] = format_datetime(datetime.now(UTC) + self.says, usegmt=True)
