@@ -4,6 +4,7 @@ The audit log is for what must be provable; this is for what an operator wants t
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import TypeAlias
 
@@ -17,6 +18,8 @@ class Phase(Enum):
     CLAIMED = "claimed"
     DECIDING = "deciding"
     VERIFYING = "verifying"
+    WAITING = "waiting"
+    """For its turn: beside a run of an exclusive script there is no other."""
     PREPARING = "preparing"
     FETCHING = "fetching"
     CONFIRMING = "confirming"
@@ -113,6 +116,8 @@ class Claimed:
     run_id: RunId
     name: str
     """The task's own, as its author wrote it: hostile."""
+    created: datetime | None = None
+    """When the task was, as its author says; None where its definition is no such thing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class ClaimLoop:
         self._claimed = 0
         self._run_ended = asyncio.Event()
         self._fault: SecureworkerError | None = None
-        self._mending = Mending(tools.sandbox, tools.clock)
+        self._mending = Mending(tools.sandbox, tools.clock, tools.watcher)
         self._entered: StateEntered | None = None
 
     async def serve(self, events: Events) -> Ended:

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 from secureworker.core.errors import NEED_NEW_START, HostError
-from secureworker.core.happening import Hindrance
-from secureworker.ports import Clock, Sandbox
+from secureworker.core.happening import Hindrance, SelfTested
+from secureworker.ports import Clock, Sandbox, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class Mending:
 
     sandbox: Sandbox
     clock: Clock
+    watcher: Watcher
     error: HostError | None = None
     """What a run failed of, as long as it keeps the worker from claiming."""
     _breaks: int = 0
@@ -71,6 +72,7 @@ class Mending:
             self._failed_tests += 1
             self._wait(seconds, f"the self-test fails: {error}")
             return False
+        self.watcher.saw(SelfTested(len(passed)))
         logger.info("self-test: all %d probes failed to get out again; claiming", len(passed))
         return True
 

@@ -132,7 +132,7 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
     lease = Lease(tools.clock, run.taken_until)
     task_id, run_id = run.claim.task_id, run.claim.run_id
     progress = Progress(task_id, run_id, tools.watcher)
-    tools.watcher.saw(Claimed(task_id, run_id, run.claim.task.name))
+    tools.watcher.saw(Claimed(task_id, run_id, run.claim.task.name, run.claim.task.created))
     # Said before there is a log: a run that goes back does so also where its log cannot be opened.
     outcome: Outcome | None = None
     if unwanted:
