@@ -19,10 +19,13 @@ pytestmark = pytest.mark.sandbox
 SCRIPT = """\
 #!/bin/sh
 id -u
-cat /secrets/token
+cd /run/secrets && sha256sum token | cut -c-64 && stat -c '%a %u' token && stat -f -c %T . && ls -A && cat token
+touch more || chmod 600 token || echo anything > token || rm -f token || echo "nothing can be done to it"
+cd "$OLDPWD"
 echo hi > ../artifacts/public/a
 chmod 600 ../artifacts/public/a
 """
+SECRET = "s3cret-of-the-host\n"
 POLICY = """\
 version: 1
 root-url: https://tc.example.com
@@ -55,7 +58,7 @@ def run_local(directory: Path, limits: str = "none") -> subprocess.CompletedProc
     user = directory / "user"
     user.mkdir(mode=0o711)
     give(user / "script", SCRIPT, 0o755)
-    give(user / "token", "s3cret-of-the-host\n", 0o600)
+    give(user / "token", SECRET, 0o600)
     policy = POLICY.replace("SHA256", hashlib.sha256(SCRIPT.encode()).hexdigest()).replace("LIMITS", limits)
     give(user / "policy.yml", policy.replace("SCRIPT", f"{user}/script").replace("SECRET", f"{user}/token"), 0o644)
     give(user / "task.json", '{"payload": {}}', 0o644)
@@ -76,7 +79,15 @@ def test_an_ordinary_user_runs_a_task_with_secrets_and_its_outputs_are_signed(di
     result: dict[str, Any] = json.loads(told.stdout)
     assert result["reason"] == "completed"
     assert "\n1000\n" in result["log"]
-    assert "s3cret" not in result["log"]
+    # As it is for a worker of root: in memory, for the script's user, to be read.
+    digest = hashlib.sha256(SECRET.encode()).hexdigest()
+    assert f"\n{digest}\n400 1000\ntmpfs\ntoken\n" in result["log"]
+    assert "\nnothing can be done to it\n" in result["log"]
+    # And the script did print it.
+    assert SECRET.strip() not in result["log"]
+    assert "\n[masked]\n" in result["log"]
+    everything = [path for path in directory.rglob("*") if path.is_file() and path.name != "token"]
+    assert [path for path in everything if SECRET.strip().encode() in path.read_bytes()] == []
     out = directory / "user" / "out" / "public"
     assert (out / "a").read_text() == "hi\n"
     chain = json.loads((out / "chain-of-trust.json").read_text())
@@ -128,3 +139,38 @@ async def test_a_killed_worker_of_an_ordinary_user_takes_its_scripts_along(direc
         log = str(directory / "state" / "audit")
         shown = ordinary.run(directory, "from secureworker.cli.main import cli; cli()", "audit", "show", log)
         assert f"{after}/0" in shown.stdout, shown.stderr
+
+
+async def test_a_secret_lent_by_an_ordinary_users_worker_is_gone_with_the_worker_however_it_ends(
+    directory: Path,
+) -> None:
+    """Also while the script runs nobody but it finds the secret: the memory it lies in is the worker's namespace's."""
+    async with a_queue(directory) as here:
+        policy = directory / "policy.yml"
+        limits = "{run-time: 10m, memory: 64MiB, processes: 16, disk: 1MiB, files: 100}"
+        lent = f'config: {{}}\n    secrets: {{token: "file:{directory / "token"}"}}'
+        policy.write_text(policy.read_text().replace(limits, "none").replace("config: {}", lent))
+        give(directory / "token", SECRET, 0o600)
+        (directory / "state").mkdir(mode=0o711)
+        for path in ("policy.yml", "key", "credentials.json", "sleeper", "state", "."):
+            os.chown(directory / path, ordinary.UID, ordinary.UID)
+        worker = await start(here)
+        task = await here.create({"seconds": 600, "code": 0})
+        await here.begun(worker, task)
+        assert found_in(directory / "state", SECRET) == []
+        (script, *_) = [each for each in here.scripts() if Path(f"/proc/{each}/root/run/secrets/token").exists()]
+        assert Path(f"/proc/{script}/root/run/secrets/token").read_text() == SECRET
+        worker.signal(signal.SIGKILL)
+        await worker.exit_code()
+        await eventually(lambda: here.scripts() == [], "the end of the killed worker's script")
+        assert found_in(directory / "state", SECRET) == []
+        after = await here.create()
+        second = await start(here, "--once")
+        assert await here.resolved(after) == "completed", second.log
+        assert await second.exit_code() == 0, second.log
+        assert found_in(directory / "state", SECRET) == []
+        assert SECRET.strip() not in worker.log + second.log
+
+
+def found_in(directory: Path, text: str) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and text.strip().encode() in path.read_bytes()]
