@@ -19,6 +19,8 @@ LEAST_SECONDS = 0.5
 """Between two renewals, also where a clock that is wrong makes every claim seem over."""
 RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Pauses between attempts to renew a claim; the last one repeats."""
+PAUSE_PART = 0.2
+"""A pause is at most this part of what is left of the claim: of a short one, a whole pause could be all there is."""
 STATUS_SECONDS = 10.0
 """Between two looks at a run's status. A cancellation is to be seen within 30 s; a look costs the Queue 10 ms."""
 END_MARGIN_SECONDS = 20.0
@@ -54,7 +56,8 @@ async def keep_claim(run: ClaimedRun, lease: Lease, clock: Clock, watcher: Watch
                 logger.warning(
                     "%s: the claim is not renewed yet, and ends in %.0f s: %s", run.claim, lease.remaining(), error
                 )
-            await clock.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+            longest = max(PAUSE_PART * lease.remaining(), LEAST_SECONDS)
+            await clock.sleep(min(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)], longest))
             failures += 1
 
 
