@@ -39,7 +39,7 @@ from secureworker.host.userns import set_aside
 from secureworker.signing import wire
 from secureworker.signing.desk import Bounds, SignedRuns
 from secureworker.signing.keys import Key, PublicKey, parse_public_key
-from secureworker.signing.keyuris import load_key, scheme_of
+from secureworker.signing.keyuris import OVER_NETWORK, load_key, scheme_of
 from secureworker.signing.process import Server, StopSignals, describe_error, listen, requests
 
 logger = logging.getLogger(__name__)
@@ -177,6 +177,11 @@ def _prepare(
     4. The log, replayed: what it says was signed is known from now on.
     5. That we are here is the first thing that is written down.
     """
+    if channel is not None and scheme_of(settings.key) in OVER_NETWORK:
+        # Its token would be the worker's as well, and who has the token has bytes signed, whatever they are.
+        raise SettingsError(
+            "a key in a Vault needs a signer of its own (secureworker signer --config), not the worker's"
+        )
     # 1.
     started_as = os.geteuid()
     stop = stack.enter_context(StopSignals(ignore=channel is not None))
@@ -228,7 +233,8 @@ def _log_key(key: PublicKey) -> LogKey:
 
 def _load_and_confine(settings: SignerSettings, place: int) -> tuple[Key, Confinement]:
     scheme = scheme_of(settings.key)
-    network_left = leave_network()
+    over_network = scheme in OVER_NETWORK
+    network_left = False if over_network else leave_network()
     user = _target(settings.user, scheme)
     key = None
     if user is not None:
@@ -240,7 +246,7 @@ def _load_and_confine(settings: SignerSettings, place: int) -> tuple[Key, Confin
     if key is None:
         key = load_key(settings.key)
     keep_memory_private()
-    return key, Confinement(os.geteuid(), network_left, filter_system_calls())
+    return key, Confinement(os.geteuid(), network_left, filter_system_calls(connections=over_network))
 
 
 def _target(user: str | int | None, scheme: str) -> tuple[int, int] | None:

@@ -76,6 +76,8 @@ class Log:
         self._end = 0
         self._tree = Tree()
         self._last: Moment | None = None
+        self._ended: tuple[str, Tree] | None = None
+        """What the shard before ended with, until that is written down."""
         self._fault = ""
 
     def __enter__(self) -> Self:
@@ -136,9 +138,11 @@ class Log:
         Raises:
             AuditEnded: it could not be written. Nothing that it speaks of may happen, and no record follows.
         """
+        self._link()
         self._check_clock()
         if self._tree.size >= self._settings.shard_records:
             self._rotate()
+        self._link()
         return self._append(record, writer)
 
     def _append(self, record: AuditRecord, writer: str) -> InclusionProof:
@@ -148,7 +152,7 @@ class Log:
         stamp = Stamp(self._tree.size, moment.time, moment.monotonic_ms, moment.boot, writer, self._settings.worker)
         line = write_record(record, stamp)
         proof, tree = self._tree.next_proof, self._tree.grow(leaf_hash(line))
-        note = self._note(tree)
+        note = self._note(tree, self._shard)
         try:
             self._write_line(line + b"\n")
             self._replace_checkpoint(note)
@@ -159,9 +163,11 @@ class Log:
         self._end += len(line) + 1
         return InclusionProof(tree.size - 1, proof, note, line)
 
-    def _note(self, tree: Tree) -> bytes:
-        key = self._signer.key.named(self.origin)
-        return sign_checkpoint(Checkpoint(self.origin, tree.size, tree.root), key, self._signer.sign)
+    def _note(self, tree: Tree, shard: int) -> bytes:
+        origin = origin_of(self._settings.worker, shard)
+        return sign_checkpoint(
+            Checkpoint(origin, tree.size, tree.root), self._signer.key.named(origin), self._signer.sign
+        )
 
     def _write_line(self, line: bytes) -> None:
         # Somebody else who writes here would make every later checkpoint one of what nobody said.
@@ -209,24 +215,34 @@ class Log:
             raise AuditEnded(f"the audit log takes no more records: {self._fault}")
 
     def _rotate(self) -> None:
-        """Begin the next shard with what this one ends with."""
-        previous = self.origin, self._tree
+        """Begin the next shard; its first record will say what this one ended with."""
+        ended = self.origin, self._tree
         try:
             self._begin(self._shard + 1)
         except OSError as error:
             self._fault = f"its next shard could not be begun: {error.strerror}"
             raise AuditEnded(f"the audit log takes no more records: {self._fault}") from error
-        self._link(*previous)
+        self._ended = ended
 
-    def _link(self, origin: str, tree: Tree) -> None:
+    def _link(self) -> None:
+        """Write down what the shard before ended with, where that has not been done. Nothing may come before it.
+
+        It is tried again with every record: a key in a device, or in a Vault, may be away for a while in between.
+        """
+        if self._ended is None:
+            return
+        origin, tree = self._ended
         root = Sha256(tree.root.hex())
         details = (("origin", origin), ("size", tree.size))
         self._append(AuditRecord(Event.ROTATION, digests=(("previousRoot", root),), details=details), "signer")
+        self._ended = None
 
     def _begin(self, shard: int) -> None:
         """Make a shard: its checkpoint first, so that records without one are never an honest state."""
+        # The signature before all else: a key that is away leaves everything as it was.
+        note = self._note(Tree(), shard)
         self._shard, self._tree, self._end = shard, Tree(), 0
-        self._replace_checkpoint(self._note(self._tree))
+        self._replace_checkpoint(note)
         self._open_records()
 
     def _open_records(self) -> None:
@@ -260,11 +276,13 @@ class Log:
             os.fsync(self._records)
         if previous is not None and replayed.tree.size == 0:
             # The last stop came between the beginning of a shard and its first record.
-            self._link(origin_of(self._settings.worker, self._shard - 1), previous.tree)
+            self._ended = origin_of(self._settings.worker, self._shard - 1), previous.tree
+            self._link()
         if replayed.rest:
             self.append(_recovery(replayed.rest), "signer")
         if replayed.key is not self._signer.key:
             self._rotate()
+            self._link()
 
     def _replay(
         self,

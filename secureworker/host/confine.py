@@ -133,13 +133,19 @@ def keep_memory_private() -> None:
         raise HostError("this process cannot keep its memory from being dumped")
 
 
-def filter_system_calls() -> bool:
-    """Refuse for good what `_DENIED` names; False on a machine whose numbers are not known here."""
+def filter_system_calls(*, connections: bool = False) -> bool:
+    """Refuse for good what `_DENIED` names; False on a machine whose numbers are not known here.
+
+    Args:
+        connections: whether this process goes on opening connections; accepting them it never does anew.
+    """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     known = _DENIED.get(platform.machine())
     if known is None:
         return False
-    program = _program(known[0], tuple(known[1].values()), x32=platform.machine() == "x86_64")
+    kept = {"socket", "connect"} if connections else set()
+    denied = tuple(number for name, number in known[1].items() if name not in kept)
+    program = _program(known[0], denied, x32=platform.machine() == "x86_64")
     buffer = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a count, and a pointer after padding.
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))

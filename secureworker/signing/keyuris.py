@@ -1,4 +1,4 @@
-"""Where a signing key lies: `file:`, `credential:` or `pkcs11:`, and nothing else."""
+"""Where a signing key lies: `file:`, `credential:`, `pkcs11:` or `hv:`, and nothing else."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,10 @@ from typing import Final
 from secureworker.core.errors import KeyUnusable
 from secureworker.signing.keys import Key, load_credential_key, load_signing_key
 
-SCHEMES: Final = ("file", "credential", "pkcs11")
+SCHEMES: Final = ("file", "credential", "pkcs11", "hv")
+OVER_NETWORK: Final = frozenset({"hv"})
+"""Keys that are asked to sign over the network: their signer keeps it."""
+_WITHOUT_ED25519: Final = frozenset({"awskms", "gcpkms", "azurekms"})
 
 
 def scheme_of(uri: str) -> str:
@@ -18,10 +21,17 @@ def scheme_of(uri: str) -> str:
         KeyUnusable: it is none that is known here.
     """
     scheme, colon, _ = uri.partition(":")
+    if scheme in _WITHOUT_ED25519:
+        # As of securesystemslib 1.6: ECDSA, RSA and ML-DSA there. The chain of trust's format has Ed25519 only, and one
+        # key signs both statements and the log.
+        raise KeyUnusable(
+            f"{scheme}: is a key service for which securesystemslib has no Ed25519, and everything here is signed with "
+            "Ed25519; keep the key in a token (pkcs11:), or in a Vault (hv:NAME/VERSION)"
+        )
     if not colon or scheme not in SCHEMES:
         raise KeyUnusable(
             f"{scheme[:20]!r} is no scheme of a key URI: file:/path/to/key, credential:NAME "
-            "or pkcs11:token=…;object=… is expected"
+            "pkcs11:token=…;object=… or hv:NAME/VERSION is expected"
         )
     return scheme
 
@@ -37,11 +47,15 @@ def load_key(uri: str, environ: Mapping[str, str] = os.environ) -> Key:
             return load_signing_key(uri)
         case "credential":
             return load_credential_key(_credential(uri, environ))
-        case _:
+        case "pkcs11":
             # Here and not above: an extra that most installations do without.
-            from secureworker.signing.pkcs11 import open_key  # noqa: PLC0415 - see the comment
+            from secureworker.signing import pkcs11  # noqa: PLC0415 - see the comment
 
-            return open_key(uri)
+            return pkcs11.open_key(uri)
+        case _:
+            from secureworker.signing import vault  # noqa: PLC0415 - the same
+
+            return vault.open_key(uri, environ)
 
 
 def _credential(uri: str, environ: Mapping[str, str]) -> str:
@@ -69,6 +83,8 @@ def files_of(uri: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ..
             return (uri.removeprefix("file:").removeprefix("//"),)
         case "credential":
             return (_credential(uri, environ),)
+        case "hv":
+            return ()
         case _:
             from secureworker.signing.pkcs11 import parse_uri  # noqa: PLC0415 - an extra
 

@@ -12,6 +12,7 @@ from secureworker.audit.log import Log, LogSettings, LogSigner, open_log
 from secureworker.audit.moments import Moment
 from secureworker.audit.shards import LogKey
 from secureworker.core.audit import AuditRecord, Event
+from secureworker.core.errors import KeyUnusable
 from secureworker.signing.keys import SigningKey
 from secureworker.testing import EPOCH, IDENTITY
 
@@ -53,11 +54,22 @@ class Place:
     clocks: Clocks = field(default_factory=Clocks)
     shard_records: int = 1000
     retired: tuple[SigningKey, ...] = ()
+    signatures: int = 0
+    """How many were asked for."""
+    away: frozenset[int] = frozenset()
+    """Which of them, from 1, the key does not give."""
 
     def open(self, visit: Callable[[bytes], None] = lambda _: None) -> Log:
         settings = LogSettings(str(self.directory), IDENTITY, self.shard_records, lock_seconds=0.1)
-        signer = LogSigner(log_key(self.key), self.key.sign, tuple(map(log_key, self.retired)))
+        signer = LogSigner(log_key(self.key), self.sign, tuple(map(log_key, self.retired)))
         return open_log(settings, signer, self.clocks.now, visit)
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign, unless the key is one of a device that is away just now."""
+        self.signatures += 1
+        if self.signatures in self.away:
+            raise KeyUnusable("the device is away")
+        return self.key.sign(message)
 
     def records(self, shard: int = 1) -> Path:
         return self.directory / f"{shard:06d}.jsonl"

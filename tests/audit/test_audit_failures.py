@@ -3,18 +3,20 @@
 import json
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from secureworker.audit.inspect import read_entries, verify_log
 from secureworker.audit.log import Log
 from secureworker.audit.moments import SystemMoments
 from secureworker.audit.place import give, open_place
 from secureworker.audit.shards import origin_of
 from secureworker.core.audit import AuditRecord, Event, read_record
 from secureworker.core.checkpoint import Checkpoint, sign_checkpoint
-from secureworker.core.errors import AuditError
+from secureworker.core.errors import AuditError, KeyUnusable
 from secureworker.core.merkle import leaf_hash, tree_of
 from secureworker.testing import IDENTITY
 from tests.audit.conftest import Place, a_record, fill, log_key
@@ -226,3 +228,48 @@ def test_what_is_no_file_of_a_log_is_not_given_away(place: Place) -> None:
         os.close(opened)
 
     assert Path("/etc/passwd").stat().st_uid == 0
+
+
+# Keys in a device, or in a Vault.
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("away", range(1, 19))
+def test_a_key_that_is_away_for_a_while_leaves_a_log_that_verifies_and_goes_on(
+    place: Place, away: int, length: int
+) -> None:
+    """At each signature in turn: of records, of a shard's first checkpoint, of the link to it, of a clock's jump."""
+    place.shard_records = 3
+    fill(place, 2)
+    written = []
+    with place.open() as log:
+        place.signatures, place.away = 0, frozenset(range(away, away + length))
+        for number in range(100, 109):
+            if number % 3 == 0:
+                place.clocks.set_wall_clock(5)
+            with suppress(KeyUnusable):
+                log.append(a_record(number), "worker")
+                written.append(number)
+
+    steps = verify_log(str(place.directory), (log_key(place.key),))
+    assert [step.details for step in steps if not step.passed] == []
+    kept = [dict(entry.record.details).get("pid") for entry in read_entries(str(place.directory))]
+    assert [number for number in kept if isinstance(number, int) and number >= 100] == written
+    assert len(written) >= 9 - length
+    place.open().close()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_key_that_is_away_when_a_log_is_opened_keeps_it_as_it_was(place: Place, size: int) -> None:
+    place.shard_records = size
+    fill(place, 2)
+    place.records().write_bytes(place.records().read_bytes() + b'{"half of a rec')
+    before = place.checkpoint().read_bytes()
+    place.away = frozenset({place.signatures + 1})
+
+    with pytest.raises(KeyUnusable):
+        place.open()
+
+    assert place.checkpoint().read_bytes() == before
+    place.open().close()
+    assert all(step.passed for step in verify_log(str(place.directory), (log_key(place.key),)))
