@@ -20,6 +20,9 @@ from secureworker.core.ids import WorkerIdentity
 from secureworker.core.outcome import Refused
 from secureworker.core.plan import Plan
 from secureworker.core.policy import Policy
+from secureworker.core.privileges import Verdict, by_registration, judge
+from secureworker.localqueue.expressions import expand
+from secureworker.localqueue.settings import Role
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.cases import read_cases, try_case
 from tests.core.claims import NOW, a_claim
@@ -78,6 +81,44 @@ def test_every_shipped_policy_admits_and_refuses_what_its_cases_say(policies: Pa
     assert [f"{verdict.case.name}: {verdict.found}" for verdict in verdicts if not verdict.passed] == []
     assert {case.admit for case in cases if case.admit} == {rule.name for rule in policy.scripts}
     assert any(case.refuse for case in cases)
+
+
+CLAIMS = ("queue:claim-work:scriptworker-k8s/example-signing", "queue:worker-id:group/worker-1")
+SENTRY = "auth:sentry:example-signing"
+
+
+@pytest.mark.parametrize(
+    ("held", "surplus", "lacking"),
+    [
+        ((*CLAIMS, SENTRY), (), ()),
+        (CLAIMS, (), (SENTRY,)),
+        ((*CLAIMS, SENTRY, "auth:sentry:another"), ("auth:sentry:another",), ()),
+        ((*CLAIMS, "auth:sentry:*"), ("auth:sentry:*",), ()),
+        (("*",), ("*",), ()),
+    ],
+)
+def test_a_worker_has_the_scopes_that_its_policy_gives_a_reason_for_and_no_others(
+    policies: Path, held: tuple[str, ...], surplus: tuple[str, ...], lacking: tuple[str, ...]
+) -> None:
+    policy = load(str(policies / "scriptworker.yml"), host=False)
+    me = WorkerIdentity(policy.worker_pool, "group", "worker-1")
+    assert all(each.reason.endswith(".") for each in policy.worker_scopes)
+    assert judge(held, me, everybodys=(), extra=policy.worker_scopes) == Verdict(surplus, lacking)
+
+
+def test_what_a_role_for_all_pools_gives_a_registered_worker_needs_its_reason_in_the_policy(policies: Path) -> None:
+    policy = load(str(policies / "scriptworker.yml"), host=False)
+    me = WorkerIdentity(policy.worker_pool, "group", "worker-1")
+    registered = (*CLAIMS, *by_registration(me))
+
+    def found(*roles: Role) -> Verdict:
+        held = expand(registered, roles)
+        return judge(held, me, everybodys=(), extra=policy.worker_scopes, registered=True)
+
+    assert found(Role("worker-pool:scriptworker-k8s/*", ("auth:sentry:<..>",))) == Verdict((), ())
+    assert found(Role("worker-pool:*", ("secrets:get:<..>",))) == Verdict(
+        ("secrets:get:scriptworker-k8s/example-signing",), (SENTRY,)
+    )
 
 
 @pytest.mark.parametrize("name", [*NAMES, *DRAFTS])
