@@ -85,7 +85,7 @@ def test_an_ordinary_user_runs_a_task_with_secrets_and_its_outputs_are_signed(di
     assert "\nnothing can be done to it\n" in result["log"]
     # And the script did print it.
     assert SECRET.strip() not in result["log"]
-    assert "\n[masked]\n" in result["log"]
+    assert "\n[masked]" in result["log"]
     everything = [path for path in directory.rglob("*") if path.is_file() and path.name != "token"]
     assert [path for path in everything if SECRET.strip().encode() in path.read_bytes()] == []
     out = directory / "user" / "out" / "public"
