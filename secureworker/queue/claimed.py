@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 RECLAIM_ATTEMPTS = 2
 """Few: who keeps the claim tries again by itself, and watches how much time is left."""
 STATUS_ATTEMPTS = 2
+REPORT_ATTEMPTS = 1
+"""Who reports tries again by itself: it knows when the claim ends, after which nothing may be reported."""
 _CANCELED = frozenset({"canceled", "deadline-exceeded"})
 _CONFLICT = 409
 _NOT_FOUND = 404
@@ -93,9 +95,9 @@ class TaskclusterRun:
                 case Resolution.NOT_OURS:
                     return
                 case Resolution.COMPLETED:
-                    await self._call("reportCompleted", *self._name)
+                    await self._report("reportCompleted")
                 case Resolution.FAILED:
-                    await self._call("reportFailed", *self._name)
+                    await self._report("reportFailed")
                 case (
                     Resolution.MALFORMED_PAYLOAD
                     | Resolution.RESOURCE_UNAVAILABLE
@@ -103,13 +105,16 @@ class TaskclusterRun:
                     | Resolution.INTERMITTENT_TASK
                     | Resolution.WORKER_SHUTDOWN
                 ):
-                    await self._call("reportException", *self._name, {"reason": resolution.value})
+                    await self._report("reportException", {"reason": resolution.value})
                 case _:
                     assert_never(resolution)
         except Refused as refused:
             if refused.status not in (_CONFLICT, _NOT_FOUND):
                 raise refused.as_ours() from refused
             logger.warning("%s: was resolved by somebody else meanwhile: %s", self.claim, refused)
+
+    async def _report(self, call: str, *body: object) -> None:
+        await self._call(call, *self._name, *body, attempts=REPORT_ATTEMPTS)
 
     async def create_artifact(self, request: ArtifactRequest) -> UploadTarget:
         """Create an artifact, or create it again, which gives a fresh URL.

@@ -37,6 +37,8 @@ LOG_UPLOAD_TIME = timedelta(minutes=10)
 """For the log of a run that is still ours: 256 MB at 0.5 MB/s."""
 LATE_LOG_UPLOAD_TIME = timedelta(seconds=30)
 """For the log of a run that is over: the Queue takes it for 25 minutes, but the next task waits."""
+REPORT_PAUSES_SECONDS = (0.3, *RETRY_SECONDS)
+"""Between two attempts to report; the last one repeats."""
 HURRY_SECONDS = 10.0
 """What is left to a run's end when the operator asked to stop now: log and report, then the process ends."""
 
@@ -252,7 +254,7 @@ async def _report_until(run: ClaimedRun, resolution: Resolution, clock: Clock, l
             return await run.report(resolution)
         except ServiceError as error:
             logger.warning("%s: not resolved yet, trying again: %s", run.claim, error)
-            await clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            await clock.sleep(REPORT_PAUSES_SECONDS[min(attempt, len(REPORT_PAUSES_SECONDS) - 1)])
             # Looked at after the pause: it may have been renewed meanwhile, or have ended.
             if lease.remaining() <= 0:
                 raise

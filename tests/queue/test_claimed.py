@@ -144,11 +144,11 @@ async def test_a_report_for_a_run_resolved_by_somebody_else_is_no_error(
     assert "by somebody else" in caplog.text
 
 
-async def test_a_report_is_tried_again_with_the_same_words(server: Scripted) -> None:
-    server.then(error(503), error(500), {})
-    await run_at(server).report(Resolution.MALFORMED_PAYLOAD)
-    assert len(server.asked) == 3
-    assert len({(path, str(body)) for _, path, body in server.asked}) == 1
+async def test_a_report_is_tried_once_for_only_the_worker_knows_when_its_claim_ends(server: Scripted) -> None:
+    server.then(error(503), {})
+    with pytest.raises(ServiceError, match="reportException: 503"):
+        await run_at(server).report(Resolution.MALFORMED_PAYLOAD)
+    assert len(server.asked) == 1
 
 
 async def test_a_report_the_queue_calls_malformed_is_a_defect_and_nothing_else_is_reported(server: Scripted) -> None:
