@@ -156,15 +156,19 @@ def _checkpoint_in(content: bytes) -> bytes:
 @_event
 @_as_json
 def show(*, directory: str, task: str | None, events: tuple[str, ...], as_json: bool) -> None:
-    r"""Print the records, oldest first. Nothing is verified by it: see `audit verify`.
+    r"""Print the records, oldest first; nothing is verified by it. Ends with 1 where there is none to print.
 
     \b
     Examples:
       secureworker audit show /var/lib/secureworker/audit --task fN1SbArXTPSVFNUvaOlinQ
       secureworker audit show /var/lib/secureworker/audit --event refusal --json
     """
+    found = False
     for entry in _entries(directory, task, events):
+        found = True
         click.echo(entry.line.decode() if as_json else _sentence(entry))
+    if not found:
+        raise click.ClickException(f"the log in {directory} has no such record")
 
 
 @command.command("tail")
@@ -309,7 +313,13 @@ def _entries(directory: str, task: str | None, events: tuple[str, ...]) -> "Iter
     from secureworker.audit.inspect import read_entries
     from secureworker.core.audit import Event
     from secureworker.core.errors import AuditError
+    from secureworker.core.ids import TaskId
 
+    if task is not None:
+        try:
+            TaskId(task)
+        except ValueError as error:
+            raise click.UsageError(f"--task: {error}") from error
     known = {event.value for event in Event}
     for name in events:
         if name not in known:

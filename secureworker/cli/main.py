@@ -1,9 +1,12 @@
 """The command line's top: finds commands, loads only the one that is asked for, and helps with typing errors."""
 
 import difflib
+import errno
 import importlib
 import importlib.util
-from typing import Final, NoReturn
+import os
+import sys
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -29,6 +32,9 @@ SUMMARIES: Final = {
 summaries stand here so that `--help` need not import the modules."""
 
 
+_CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when the command is asked for."""
 
@@ -51,6 +57,21 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, SUMMARIES[name]) for name in self.list_commands(ctx)])
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; where its output cannot be written, say so in a line and end with 1.
+
+        A pipe that nobody reads any more is click's to handle.
+        """
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            # What a file of its own cannot take, a command says itself; streams have no name.
+            if error.filename is not None or error.errno not in _CANNOT_BE_WRITTEN:
+                raise
+            _give_up_output()
+            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+            sys.exit(1)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take `secureworker --policy FILE` for `secureworker run --policy FILE`."""
         own = {"--help", "-h", "--version"}
@@ -65,6 +86,13 @@ class LazyGroup(click.Group):
         if self.get_command(ctx, args[0]) is None:
             _unknown(args[0], self.list_commands(ctx), ctx)
         return super().resolve_command(ctx, args)
+
+
+def _give_up_output() -> None:
+    """Lead standard output to nowhere: what is left in its buffer must not fail once more when the program ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.close(nowhere)
 
 
 def _keep_lines(command: click.Command) -> None:

@@ -40,10 +40,12 @@ def command(
     """
     import logging
 
-    from secureworker.core.errors import SecureworkerError, SettingsError
+    from secureworker.core.errors import SecureworkerError
     from secureworker.host.logs import LogFormat, configure
     from secureworker.signer import open_channel, read_settings, run
 
+    if config is None and None in {config_fd, channel_fd}:
+        raise click.UsageError("a signer needs its settings; give them with --config")
     configure(LogFormat(log_format), verbose=verbose)
     logger = logging.getLogger(__name__)
     try:
@@ -54,8 +56,6 @@ def command(
                 run(settings, channel)
         elif config is not None:
             run(read_settings(config.read(MAX_BYTES), config.name), None)
-        else:
-            raise SettingsError("a signer needs its settings; give them with --config")
     except SecureworkerError as error:
         logger.error("the signer ends: %s", error)  # noqa: TRY400 - the sentence says it all
         context.exit(EXIT_FAULT)

@@ -370,3 +370,13 @@ def test_tail_goes_on_with_records_that_come(small: Place) -> None:
             assert "the next" in following.stdout.readline()
         finally:
             following.terminate()
+
+
+def test_show_says_so_where_there_is_nothing_to_show(place: Place) -> None:
+    fill(place, 2)
+
+    for asked in (("--task", "fN1SbArXTPSVFNUvaOlinA"), ("--event", "seal"), ("--event", "seal", "--json")):
+        result = audit("show", place.directory, *asked)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"the log in {place.directory} has no such record" in result.stderr
+    assert audit("show", place.directory, "--task", "nonsense").exit_code == 2

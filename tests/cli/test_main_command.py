@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -89,3 +90,27 @@ def test_the_module_and_the_program_are_the_same() -> None:
         [sys.executable, "-m", "secureworker", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"secureworker {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        ("keys", "--help"),
+        ("schema", "policy"),
+        ("keys", "show", "KEY"),
+        ("keys", "show", "KEY", "--json"),
+        ("keys", "trust", "KEY", "--worker-pool", "a/b"),
+    ],
+)
+def test_where_output_cannot_be_written_that_is_said_in_a_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    public = tmp_path / "key.pub"
+    public.write_text("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=\n")
+    argv = [sys.executable, "-m", "secureworker", *(str(public) if one == "KEY" else one for one in arguments)]
+
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output cannot be written: No space left on device\n"

@@ -93,3 +93,12 @@ def test_a_network_that_was_left_has_nothing_in_it() -> None:
     done = confined("assert leave_network()\nprint([name for _, name in socket.if_nameindex()])")
 
     assert done.stdout == "['lo']\n"
+
+
+def test_a_process_that_goes_on_opening_connections_accepts_none_and_starts_nothing() -> None:
+    opened = confined("assert filter_system_calls(connections=True)\nsocket.socket().connect_ex(('127.0.0.1', 1))")
+    assert (opened.returncode, opened.stderr) == (0, "")
+    for attempt in ("socket.socket().bind(('127.0.0.1', 0))", "socket.socketpair()", "os.execv('/bin/true', ['true'])"):
+        assert (
+            "PermissionError: [Errno 1]" in confined(f"assert filter_system_calls(connections=True)\n{attempt}").stderr
+        )
