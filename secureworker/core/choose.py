@@ -6,7 +6,7 @@ from secureworker.core.claim import TaskDefinition
 from secureworker.core.constraints import among
 from secureworker.core.outcome import Reason
 from secureworker.core.policy import Always, PayloadEquals, Policy, ScopeEquals, ScriptRule
-from secureworker.core.schemas import show
+from secureworker.core.schemas import show, too_much
 from secureworker.core.scopes import overlaps
 
 
@@ -32,6 +32,16 @@ def choose(task: TaskDefinition, policy: Policy) -> ScriptRule | Reason:
     if by_payload:
         return _by_payload(task, by_payload)
     return _by_scope(task.scopes, by_scope, tuple(dict.fromkeys(prefixes)))
+
+
+def runs_alone(task: TaskDefinition, policy: Policy) -> bool:
+    """Say whether the task would be alone on its worker, if it is admitted at all. Asked before it is decided on."""
+    if not any(rule.exclusive for rule in policy.scripts):
+        return False
+    if too_much(dict(task.verbatim)) or too_much(dict(task.payload)):
+        return False
+    rule = choose(task, policy)
+    return isinstance(rule, ScriptRule) and rule.exclusive
 
 
 def _by_scope(scopes: tuple[str, ...], rules: dict[str, ScriptRule], prefixes: tuple[str, ...]) -> ScriptRule | Reason:

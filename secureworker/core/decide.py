@@ -198,6 +198,7 @@ def _plan(claim: Claim, policy: Policy, rule: ScriptRule, derived: Derived, requ
         outputs=rule.outputs,
         exit_codes=rule.exit_codes,
         repeatable=rule.repeatable,
+        exclusive=rule.exclusive,
         live_log=rule.live_log,
         grace=rule.grace,
         doors=Doors(

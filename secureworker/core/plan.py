@@ -127,6 +127,8 @@ class Plan:
     outputs: OutputRules
     exit_codes: ExitCodes = field(default_factory=ExitCodes)
     repeatable: bool = True
+    exclusive: bool = False
+    """Whether no other run of the worker may be at work beside it."""
     live_log: bool = False
     """Whether the log is shown while it is written, to whoever has its address."""
     grace: timedelta = timedelta(seconds=10)

@@ -154,6 +154,8 @@ class ScriptRule:
     exit_codes: ExitCodes
     repeatable: bool
     grace: timedelta
+    exclusive: bool = False
+    """Whether its runs are alone on their worker."""
     live_log: bool = False
     """Whether its runs' logs may be read while they are written."""
     secrets: tuple[SecretRule, ...] = ()
@@ -181,5 +183,7 @@ class Policy:
     """Where `trust` is from, with the digest of what was read; None: from the policy itself."""
     worker_scopes: tuple[ExtraScope, ...] = ()
     """What the worker's own credentials must be able to do beside claiming; more they must not."""
+    max_capacity: int = 1
+    """How many tasks a worker may run at once."""
     files: tuple[PinnedFile, ...] = ()
     """What the policy refers to, schemas and the trust file: by path, with the digest of what was read."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from secureworker.core.claim import Json
 from secureworker.core.origin import TraceRule
@@ -90,6 +91,8 @@ def _of_policy(old: Policy, new: Policy) -> Iterator[Change]:
     )
     for identity in sorted(was.keys() & now.keys()):
         yield from _changed(f"trust[{identity}]", was[identity], now[identity])
+    most = old.max_capacity, new.max_capacity
+    yield from _amount("max-capacity", *most, (str(most[0]), str(most[1])))
     old_file, new_file = (None if each.trust_file is None else each.trust_file.path for each in (old, new))
     yield from _changed("trust.file", old_file, new_file)
 
@@ -126,10 +129,16 @@ def _of_tasks(old: TaskConstraints, new: TaskConstraints) -> Iterator[Change]:
     )
 
 
+_COMPARED_WHOLE: Final = (
+    *("when", "command", "config", "environment"),
+    *("exit-codes", "on-shutdown", "repeatable", "exclusive", "live-log"),
+)
+
+
 def _of_script(old: ScriptRule, new: ScriptRule) -> Iterator[Change]:
     at = f"scripts.{new.name}"
     was, now = summary.of_script(old), summary.of_script(new)
-    for key in ("when", "command", "config", "environment", "exit-codes", "on-shutdown", "repeatable", "live-log"):
+    for key in _COMPARED_WHOLE:
         yield from _changed(f"{at}.{key}", was[key], now[key])
     yield from _of_pins(at, old, new)
     yield from _changed(f"{at}.payload", was["payload"], now["payload"], _payload_change(old, new))

@@ -83,6 +83,7 @@ def _read(draft: Draft, sha256: Sha256) -> Policy:
         root_url=draft.get(("root-url",), ""),
         worker_pool=WorkerPool.parse(draft.get(("worker-pool",), "none/none")),
         worker_scopes=read_worker_scopes(draft),
+        max_capacity=draft.get(("max-capacity",), 1),
         tasks=tasks,
         scripts=scripts,
         trust=trust.pools,

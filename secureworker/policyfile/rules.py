@@ -73,6 +73,7 @@ def read_rule(draft: Draft, name: str, constraints: TaskConstraints, trust: Trus
         outputs=read_outputs(draft, (*at, "artifacts")),
         exit_codes=read_exit_codes(draft, (*at, "exit-codes")),
         repeatable=draft.get((*at, "repeatable"), default=True),
+        exclusive=draft.get((*at, "exclusive"), default=False),
         live_log=draft.get((*at, "live-log"), default=False),
         grace=read_grace(draft, (*at, "on-shutdown")),
         secrets=read_secrets(draft, (*at, "secrets")),

@@ -19,6 +19,7 @@ def of_policy(policy: Policy) -> dict[str, Json]:
         "root-url": policy.root_url,
         "worker-pool": str(policy.worker_pool),
         "worker-scopes": [{"scope": each.scope, "reason": each.reason} for each in policy.worker_scopes],
+        "max-capacity": policy.max_capacity,
         "tasks": of_constraints(policy.tasks),
         "scripts": {rule.name: of_script(rule) for rule in policy.scripts},
         "trust": {
@@ -127,6 +128,7 @@ def of_script(rule: ScriptRule) -> dict[str, Json]:
         "exit-codes": {str(code): resolution.value for code, resolution in rule.exit_codes.overrides},
         "on-shutdown": {"grace": spell_duration(rule.grace)},
         "repeatable": rule.repeatable,
+        "exclusive": rule.exclusive,
         "live-log": rule.live_log,
     }
 
@@ -202,5 +204,6 @@ def of_plan(plan: Plan, rule: ScriptRule) -> dict[str, Json]:
         "trace": of_trace(plan.inputs.trace),
         "artifacts": of_outputs(plan.outputs),
         "repeatable": plan.repeatable,
+        "exclusive": plan.exclusive,
         "live-log": plan.live_log,
     }

@@ -19,6 +19,7 @@ def describe(policy: Policy) -> tuple[str, ...]:
     return (
         f"This worker talks to {policy.root_url}, and claims tasks of the worker pool {policy.worker_pool} only.",
         *_worker_scopes(policy),
+        f"It runs {_count(policy.max_capacity, 'task')} at a time at most.",
         "",
         "A task is refused unless",
         *(f"  - {line}" for line in _constraints(policy)),
@@ -108,6 +109,8 @@ def _runs(rule: ScriptRule) -> Iterator[str]:
     yield " ".join([*(_source(word.source) for word in rule.command), *(["<config file>"] if rule.config else [])])
     for pin in rule.pinned:
         yield f"with {pin.path} exactly as sha256 {pin.sha256}"
+    if rule.exclusive:
+        yield "alone: no other task of the worker is at work meanwhile"
 
 
 def _when(rule: ScriptRule) -> Iterator[str]:

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import final
 
+from secureworker.core.choose import runs_alone
 from secureworker.core.errors import (
     NEED_NEW_START,
     AccessDenied,
@@ -31,6 +32,8 @@ REFUSALS = 5
 of the Auth service looks the same as credentials that were revoked. Refused the first time, they are wrong."""
 HINDERED_SECONDS = 10.0
 """Between two looks at what keeps this host from taking on tasks."""
+MOST_AT_ONCE = 32
+"""Tasks that one claimWork may ask for (`maximum` in the Queue's schema)."""
 POLL_SECONDS = 1.0
 """The least time from one empty answer to the next request. Taskcluster holds an empty answer back for 20 s; one that
 does not must not be asked in a tight loop."""
@@ -64,7 +67,10 @@ class ClaimLoop:
         self._refusals = 0
         """Claims in a row that were refused for our credentials."""
         self._ever_answered = False
-        self._running = 0
+        self._running: set[str] = set()
+        """By name: task and run."""
+        self._alone = 0
+        """How many of them are of scripts that run alone: beside them nothing is claimed."""
         self._claimed = 0
         self._run_ended = asyncio.Event()
         self._fault: SecureworkerError | None = None
@@ -94,15 +100,18 @@ class ClaimLoop:
         while not self._shutdown.begun and self._claimed != self._tasks:
             free = self._free_places()
             if not free:
-                self._enter(State.FULL)
+                self._enter(State.FULL, "a run must be alone on this worker" if self._alone else "")
                 await self._a_run_ends()
                 continue
-            # Looking takes its time, in which the worker may be told to end.
-            if not await self._may_claim(free) or self._shutdown.begun:
+            # Looking takes its time, in which the worker may be told to end, and places may become free.
+            room = await self._room_for(free)
+            if not room or self._shutdown.begun:
                 continue
             self._enter(State.CLAIMING)
-            for place, run in enumerate(await self._ask(free)):
-                self._begin(run, runs, wanted=place < free)
+            # One request at a time. A place that becomes free meanwhile is asked for with the next one, which is as
+            # soon as there is a task at all: the Queue holds back only the answer that there is none.
+            for place, run in enumerate(await self._ask(room)):
+                self._begin(run, runs, wanted=place < room)
 
     async def _ask(self, free: int) -> tuple[ClaimedRun, ...]:
         """Ask the Queue once; where that gives nothing, return only when it makes sense to ask again."""
@@ -137,16 +146,22 @@ class ClaimLoop:
             await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
         return answer
 
-    async def _may_claim(self, runs: int) -> bool:
-        """Look whether anything keeps this host from taking on tasks; where it does, return when to look again."""
+    async def _room_for(self, runs: int) -> int:
+        """Look how many of `runs` more tasks this host can take on; where it is none, return when to look again."""
         try:
-            hindrances = await self._tools.guard.hindrances(runs) or await self._mending.hindrances()
+            hindrances = await self._tools.guard.hindrances(runs)
+            while hindrances and runs > 1:
+                # What there is no room for at once may be run one after the other.
+                runs //= 2
+                hindrances = await self._tools.guard.hindrances(runs)
+            hindrances = hindrances or await self._mending.hindrances()
         except HostError as error:
             self._give_up(error, "only a new start mends this")
-            return False
+            return 0
         if hindrances:
             await self._let_them_pass(hindrances)
-        return not hindrances
+            return 0
+        return runs
 
     async def _let_them_pass(self, hindrances: tuple[Hindrance, ...]) -> None:
         why = "; ".join(hindrance.why for hindrance in hindrances)
@@ -168,7 +183,9 @@ class ClaimLoop:
         return before is None or (state, kinds) != (before.state, [hindrance.what for hindrance in before.hindrances])
 
     def _free_places(self) -> int:
-        free = self._capacity - self._running
+        if self._alone:
+            return 0
+        free = min(self._capacity - len(self._running), MOST_AT_ONCE)
         return free if self._tasks is None else min(free, self._tasks - self._claimed)
 
     async def _a_run_ends(self) -> None:
@@ -189,14 +206,22 @@ class ClaimLoop:
         self._shutdown.drain(why)
 
     def _begin(self, run: ClaimedRun, runs: asyncio.TaskGroup, *, wanted: bool) -> None:
+        name = str(run.claim)
+        if name in self._running:
+            # It has its places under this name, and whatever was reported would be about it.
+            logger.error("%s: the Queue gave this run to this worker again while it is under way; left alone", name)
+            return
         self._claimed += 1
-        self._running += 1
+        self._running.add(name)
         unwanted = self._shutdown.reason if self._shutdown.begun else "" if wanted else "the Queue gave more than asked"
-        runs.create_task(self._carry_out(run, unwanted), name=f"run {run.claim}")
+        alone = not unwanted and runs_alone(run.claim.task, self._tools.policy)
+        self._alone += alone
+        runs.create_task(self._carry_out(run, unwanted, alone=alone), name=f"run {name}")
 
-    async def _carry_out(self, run: ClaimedRun, unwanted: str) -> None:
+    async def _carry_out(self, run: ClaimedRun, unwanted: str, *, alone: bool) -> None:
         self._learn_from(await run_claim(run, self._tools, self._shutdown, unwanted))
-        self._running -= 1
+        self._running.discard(str(run.claim))
+        self._alone -= alone
         self._run_ended.set()
 
     def _learn_from(self, outcome: Outcome) -> None:

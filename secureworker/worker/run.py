@@ -30,6 +30,7 @@ from secureworker.worker.publish import Ran, publish, salvage, script_sha256
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import being_ended, supervise
 from secureworker.worker.tools import Tools
+from secureworker.worker.turns import in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ async def _work(
     if isinstance(judged, Refused):
         return judged
 
-    progress.enter(Phase.PREPARING)
-    async with tools.workspaces.open(plan) as workspace:
+    async with in_turn(tools.turns, plan, progress, log), tools.workspaces.open(plan) as workspace:
         progress.enter(Phase.FETCHING)
         obtained = await obtain(run, tools, plan, judged, workspace, log)
 

@@ -1,6 +1,6 @@
 """The long-lived ports that runs are carried out with. No fact about a task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
@@ -22,6 +22,7 @@ from secureworker.ports import (
     Watcher,
     Workspaces,
 )
+from secureworker.worker.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,5 @@ class Tools:
     """Asked before every claim."""
     watcher: Watcher
     """Told what happens."""
+    turns: Turns = field(default_factory=Turns)
+    """Which of the runs may be at work together."""

@@ -34,6 +34,8 @@ def test_a_policy_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert rule.config is None
     assert rule.repeatable
     assert not rule.live_log
+    assert not rule.exclusive
+    assert policy.max_capacity == 1
     assert rule.outputs.allow == ()
 
 
@@ -58,6 +60,7 @@ def test_everything_a_rule_can_say_is_read(tmp_path: Path) -> None:
     exit-codes: {{4: failed, 255: intermittent-task}}
     on-shutdown: {{grace: 1m30s}}
     repeatable: false
+    exclusive: true
     live-log: true
 """
     (rule,) = read(tmp_path, text).scripts
@@ -73,6 +76,7 @@ def test_everything_a_rule_can_say_is_read(tmp_path: Path) -> None:
     assert rule.exit_codes.resolution(255) is Resolution.INTERMITTENT_TASK
     assert rule.grace == timedelta(seconds=90)
     assert not rule.repeatable
+    assert rule.exclusive
     assert rule.live_log
 
 
@@ -272,6 +276,7 @@ def test_what_is_wrong_is_said_with_line_key_and_what_would_be_right(
         ),
         ("exit-codes: {0: failed}", "scripts.sign.exit-codes.0: found this key; expected an exit code from 1 to 255"),
         ("exit-codes: {4: superseded}", 'scripts.sign.exit-codes.4: found "superseded"; expected one of "completed"'),
+        ("exclusive: 1", "scripts.sign.exclusive: found 1; expected true or false"),
         ("repeatable: no", 'scripts.sign.repeatable: found "no"; expected true or false'),
         ("on-shutdown: {grace: 5}", "scripts.sign.on-shutdown.grace: found 5; expected a text"),
         ("when: {}", "scripts: when: this key is here twice"),
