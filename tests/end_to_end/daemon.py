@@ -93,6 +93,8 @@ class Wire:
     asked: list[str] = field(default_factory=list)
     claimed_by: list[str] = field(default_factory=list)
     """Client ids."""
+    refuses: int = 0
+    """Status that claims are answered with; 0: as the Queue does."""
 
     def count(self, part: str) -> int:
         return sum(part in path for path in self.asked)
@@ -115,6 +117,9 @@ class Wire:
             self.asked.append(request.path)
             if "/claim-work/" in request.path:
                 self.claimed_by.append(request.headers["Authorization"].partition('id="')[2].partition('"')[0])
+            if self.refuses and "/claim-work/" in request.path:
+                error = {"code": "AuthenticationFailed", "message": "no such client", "requestInfo": {}}
+                return web.json_response(error, status=self.refuses)
             answer = await handler(request)
             if self.says is not None:
                 answer.headers["Date"] = format_datetime(datetime.now(UTC) + self.says, usegmt=True)

@@ -99,6 +99,43 @@ async def test_a_script_reaches_what_policy_and_task_allow_and_the_provenance_co
     assert counted == {f"localhost:{site.port}": (1, True), "taskcluster:secrets": (2, True)}
 
 
+ASKING = """\
+#!/bin/sh
+# Asks once a second for as long as it is told.
+url=$TASKCLUSTER_PROXY_URL/api/secrets/v1/secret/project%2Ftest%2Fours
+seconds=$(sed -n 's/.*"seconds": \\([0-9]*\\).*/\\1/p' task.json)
+for _ in $(seq "$seconds"); do
+    curl -s -o answer -w "%{http_code} " "$url" || echo no answer
+    sleep 1
+done
+"""
+
+
+@pytest.mark.slow
+async def test_a_script_is_answered_over_several_reclaims_where_no_certificate_outlives_its_claim() -> None:
+    with a_directory() as directory:
+        async with a_queue(directory, claim_seconds=6, certificate_drift=0) as here:
+            open_doors(here, 1)
+            policy = directory / "policy.yml"
+            text = policy.read_text().replace("{url: {type: string}}", "{seconds: {type: integer}}")
+            text = text.replace("required: [url]", "required: [seconds]")
+            policy.write_text(text.replace(sha256(SCRIPT), sha256(ASKING)))
+            (directory / "sleeper").write_text(ASKING)
+            await set_secret(here, "project/test/ours", "here")
+            worker = await here.start()
+            task_id = await here.create({"seconds": 16}, scopes=["secrets:get:project/test/*"])
+            assert await here.resolved(task_id) == "completed", worker.log
+            log = await here.log_of(task_id)
+            assert here.wire.count("/reclaim") >= 3
+    assert log.count("200 ") >= 16
+    assert "401" not in log
+    assert "no answer" not in log
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 async def set_secret(here: Here, name: str, text: str) -> None:
     credentials = {"clientId": "owner", "accessToken": OWNER.access_token.reveal()}
     options: dict[str, Any] = {"rootUrl": here.running.root_url, "credentials": credentials}

@@ -89,6 +89,23 @@ async def test_credentials_that_end_end_the_worker_in_time_and_it_says_why(here:
     assert datetime.now(UTC) < now + timedelta(seconds=20)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [401, 403])
+async def test_credentials_that_are_refused_again_and_again_end_a_worker_with_the_reason(
+    here: Here, status: int
+) -> None:
+    """A client that was removed or changed while its worker ran."""
+    worker = await here.start()
+    assert await here.resolved(await here.create()) == "completed"
+    here.wire.refuses = status
+    refused = here.wire.count("claim-work")
+    assert await worker.exit_code() == 1, worker.log
+    assert 2 <= here.wire.count("claim-work") - refused <= 6
+    assert f"{status}" in worker.log
+    assert "credentials" in worker.log.splitlines()[-1]
+    assert WORKER.access_token.reveal() not in worker.log
+
+
 def without_credentials(here: Here) -> list[str]:
     return [each for each in here.arguments() if "credentials" not in each]
 
