@@ -113,7 +113,7 @@ class HttpInputs:
                 ]
         except TimeoutError as error:
             seconds = self._settings.trace_seconds
-            raise ServiceError(f"the inputs could not be followed to the tree within {seconds:.0f} s") from error
+            raise ServiceError(f"the inputs could not be followed to the tree within {seconds:g} s") from error
         return Ancestry(tuple(known.values()), tuple(decisions))
 
     async def _decision(self, run: ClaimedRun, upstream: Upstream, rule: TraceRule, total: Allowance) -> DecisionFacts:

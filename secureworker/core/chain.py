@@ -354,10 +354,13 @@ def _clashes(inputs: tuple[Input, ...]) -> Iterator[str]:
 def uses(payload: Mapping[str, Json], feature: str) -> bool:
     """Whether a task asked for a feature, where docker-worker or generic-worker look for it.
 
-    Both have `payload.features`, an object of booleans; generic-worker's `rdpInfo` is a key of the payload itself. What
-    is there in another form counts as asked for: this is no place to guess in.
+    Both have `payload.features`, an object of booleans; generic-worker's `rdpInfo` is a key of the payload itself;
+    docker-worker's `privileged` is in `payload.capabilities`, and `loopbackVideo` in `devices` there. What is there in
+    another form counts as asked for: this is no place to guess in.
     """
-    features = payload.get("features", {})
-    if not isinstance(features, dict):
-        return True
-    return any(place.get(feature, False) not in (False, None) for place in (features, payload))
+    capabilities = payload.get("capabilities", {})
+    devices = capabilities.get("devices", {}) if isinstance(capabilities, dict) else None
+    for place in (payload.get("features", {}), capabilities, devices, payload):
+        if not isinstance(place, Mapping) or place.get(feature, False) not in (False, None):
+            return True
+    return False

@@ -100,8 +100,8 @@ class _TracedSteps(UpstreamSteps):
         """Nobody could sit in it while it ran."""
         payload = self._task().payload
         used = [feature for feature in INTERACTIVE if uses(payload, feature)]
-        environment = payload.get("env")
-        if isinstance(environment, dict) and "TASKCLUSTER_INTERACTIVE" in environment:
+        environment = payload.get("env", {})
+        if not isinstance(environment, dict) or "TASKCLUSTER_INTERACTIVE" in environment:
             used.append("TASKCLUSTER_INTERACTIVE")
         if used:
             raise NotVerified(f"it used {', '.join(used)}: somebody could change what it made")

@@ -124,13 +124,25 @@ def test_a_pool_that_the_rule_does_not_take_inputs_of_gives_none_although_it_is_
         {"features": None},
         {"rdpInfo": "login/info.json"},
         {"features": {"rdpInfo": {}}},
+        {"capabilities": {"interactive": True}},
+        {"capabilities": {"devices": {"interactive": True}}},
+        {"capabilities": ["interactive"]},
+        {"capabilities": {"devices": None}},
     ],
 )
 def test_a_task_that_used_what_is_forbidden_gives_no_inputs(payload: Json) -> None:
     assert failed(judged(Build(definition=a_definition(payload=payload))))[0] == "features"
 
 
-@pytest.mark.parametrize("payload", [{}, {"features": {}}, {"features": {"interactive": None, "chainOfTrust": True}}])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"features": {}},
+        {"capabilities": {"devices": {"loopbackAudio": True}}},
+        {"features": {"interactive": None, "chainOfTrust": True}},
+    ],
+)
 def test_a_task_that_used_nothing_forbidden_gives_inputs(payload: Json) -> None:
     assert judged(Build(definition=a_definition(payload=payload))).inputs
 
@@ -259,6 +271,25 @@ def test_a_key_that_had_expired_before_the_task_was_created_gives_no_inputs() ->
     expired = trusting(TrustKey(KEY, valid_until=(NOW - DAY).date()))
     assert failed(judged(Build(), trust=expired))[0] == "key"
     assert judged(Build(), trust=trusting(TrustKey(KEY, valid_until=NOW.date()))).inputs
+
+
+@pytest.mark.parametrize("state", [KeyState.NEXT, KeyState.ACTIVE])
+def test_a_key_that_was_not_valid_yet_gives_no_inputs(state: KeyState) -> None:
+    tomorrow = trusting(TrustKey(KEY, state, valid_from=(NOW + DAY).date()))
+    name, why = failed(judged(Build(), trust=tomorrow))
+    assert (name, "is valid from 2026-02-01" in why) == ("key", True)
+    assert judged(Build(), trust=trusting(TrustKey(KEY, state, valid_from=NOW.date()))).inputs
+
+
+def test_a_retired_key_gives_inputs_that_it_signed_up_to_its_last_day() -> None:
+    assert judged(Build(), trust=trusting(TrustKey(KEY, KeyState.RETIRED, valid_until=NOW.date()))).inputs
+    past = trusting(TrustKey(KEY, KeyState.RETIRED, valid_until=(NOW - DAY).date()))
+    assert failed(judged(Build(), trust=past))[0] == "key"
+
+
+def test_of_a_revoked_key_not_even_what_its_days_have_gives_inputs() -> None:
+    revoked = TrustKey(KEY, KeyState.REVOKED, valid_from=(NOW - DAY).date(), valid_until=(NOW + DAY).date())
+    assert failed(judged(Build(), trust=trusting(revoked)))[0] == "key"
 
 
 def test_a_statement_from_the_future_gives_no_inputs() -> None:

@@ -1,121 +1,15 @@
 """Following inputs to the tree: every step with what passes and what does not. Likeness has tests of its own."""
 
-import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from secureworker.core.chain import Statements, Upstream, UpstreamRun
 from secureworker.core.claim import Json
-from secureworker.core.ids import RunId, ScriptName, TaskId, WorkerPool
-from secureworker.core.inputs import InputPlan
-from secureworker.core.origin import TracedRepository, TraceRule
-from secureworker.core.trace import Ancestry, DecisionFacts, Traced, Tree, as_json, follow, judge_trace
-from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
-from secureworker.testing import FAKE_CHECKS, ROOT_URL, fake_signature
-from tests.core.upstreams import KEY, NOW, OTHER_KEY, PLAN, POOL, a_definition
-
-DECISION = TaskId("ddVaxIRdRAaAAr5ryHnORA")
-BUILD = TaskId("TyRoGA_OS3W2QMCEuF1icw")
-IMAGE = TaskId("EscAd2voQG-2LCx8q9gDQQ")
-DECISION_POOL = WorkerPool("release-3", "decision")
-URL = "https://github.com/us/app"
-REVISION = "ab" * 20
-RULE = TraceRule(
-    (str(DECISION_POOL),), (TracedRepository("https", "github.com", "us", "app", "/m", ("main",), "APP"),), 3
-)
-TRUST = Trust(
-    (
-        TrustPool(POOL, Implementation.GENERIC_WORKER, (TrustKey(KEY),)),
-        TrustPool(DECISION_POOL, Implementation.GENERIC_WORKER, (TrustKey(OTHER_KEY),)),
-    ),
-    ROOT_URL,
-)
-THIS_PLAN = replace(PLAN, trace=RULE)
-DIGEST = "cd" * 32
-
-
-def upstream(task_id: TaskId, definition: dict[str, Json], key: bytes, **body: Json) -> Upstream:
-    pool = str(definition["workerType"])
-    statement = {
-        "artifacts": {},
-        "chainOfTrustVersion": 1,
-        "environment": {},
-        "runId": 0,
-        "task": definition,
-        "taskId": task_id,
-        "workerGroup": "g",
-        "workerId": "i",
-        "workerType": pool,
-        **body,
-    }
-    signed = json.dumps(statement).encode()
-    run = UpstreamRun(RunId(0), "completed", "g", "i")
-    return Upstream(task_id, definition, "completed", run, Statements(signed, fake_signature(key, signed)))
-
-
-@dataclass
-class World:
-    """A build, the image it ran in, and the decision task that made both: all as they should be."""
-
-    decision: dict[str, Json] = field(
-        default_factory=lambda: a_definition(
-            DECISION_POOL,
-            taskGroupId=str(DECISION),
-            dependencies=[],
-            extra={"tasks_for": "github-push"},
-            payload={
-                "env": {"APP_HEAD_REPOSITORY": URL, "APP_HEAD_REV": REVISION, "APP_HEAD_REF": "main"},
-                "features": {},
-            },
-        )
-    )
-    build: dict[str, Json] = field(
-        default_factory=lambda: a_definition(
-            taskGroupId=str(DECISION),
-            dependencies=[str(IMAGE)],
-            payload={"image": {"type": "task-image", "taskId": str(IMAGE), "path": "public/image.tar.zst"}},
-        )
-    )
-    image: dict[str, Json] = field(
-        default_factory=lambda: a_definition(taskGroupId=str(DECISION), dependencies=[str(DECISION)])
-    )
-    decided: dict[str, Json] = field(default_factory=dict)
-    """Replaces keys of the build, in the graph."""
-    environment: Any = field(default_factory=lambda: {"imageArtifactHash": f"sha256:{DIGEST}"})
-    graph: bytes = b""
-    graph_signed: bool = True
-    missing: str = ""
-    refs: tuple[str, ...] = ("refs/heads/main",)
-    tree: dict[str, Any] = field(default_factory=dict)
-    """Replaces what is known of the tree."""
-    rendered: Any = None
-    decision_key: bytes = OTHER_KEY
-    left_out: tuple[TaskId, ...] = ()
-    plan: InputPlan = THIS_PLAN
-
-    def judged(self) -> Traced:
-        entries = {
-            str(BUILD): {"task": {**self.build, **self.decided}, "dependencies": {"image": str(IMAGE)}},
-            str(IMAGE): {"task": self.image, "dependencies": {}},
-        }
-        graph = self.graph or json.dumps(entries).encode()
-        listed: dict[str, Json] = {"public/task-graph.json": {"sha256": hashlib.sha256(graph).hexdigest()}}
-        images: dict[str, Json] = {"public/image.tar.zst": {"sha256": DIGEST}}
-        tasks = (
-            upstream(BUILD, self.build, KEY, environment=self.environment),
-            upstream(IMAGE, self.image, KEY, artifacts=images),
-            upstream(DECISION, self.decision, self.decision_key, artifacts=listed if self.graph_signed else {}),
-        )
-        made: Any = {"tasks": [{**self.decision, "taskId": str(DECISION)}]} if self.rendered is None else self.rendered
-        tree = replace(Tree(refs=self.refs, rendered=made), **self.tree)
-        facts = Ancestry(
-            tuple(each for each in tasks if each.task_id not in self.left_out),
-            () if self.missing == "all" else (DecisionFacts(DECISION, graph, self.missing, tree),),
-        )
-        return judge_trace(self.plan, ScriptName("sign"), (BUILD,), facts, TRUST, NOW, FAKE_CHECKS)
+from secureworker.core.trace import as_json, follow
+from tests.core.ancestries import BUILD, DECISION, DIGEST, IMAGE, REVISION, RULE, THIS_PLAN, URL, World, upstream
+from tests.core.upstreams import KEY, STRANGER
 
 
 def refused(**changes: Any) -> str:
@@ -183,6 +77,7 @@ def of_build(**payload: Json) -> dict[str, Any]:
             f"the task {BUILD}: interactive: it used interactive",
         ),
         (of_build(env={"TASKCLUSTER_INTERACTIVE": "1"}), f"the task {BUILD}: interactive: "),
+        (of_build(env=["TASKCLUSTER_INTERACTIVE=1"]), f"the task {BUILD}: interactive: "),
         (of_decision(payload={"rdpInfo": "x"}), f"the decision {DECISION}: features: "),
         # Images.
         ({"environment": {}}, f"the task {BUILD}: image: its worker says it used the image null"),
@@ -235,6 +130,76 @@ def test_what_is_too_far_or_too_much_is_refused() -> None:
     assert "they come from tasks more than 1 steps away" in refused(plan=near, **changed("build", taskGroupId="x"))
     ids: list[Json] = [f"{number:08}Q0C{number:010}A" for number in range(101)]
     assert "they come from more than 100 tasks" in refused(**changed("build", dependencies=ids))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        # A task that depends on itself, and is its own group, and its own image.
+        (changed("build", dependencies=[str(BUILD)]), "graph: dependencies is not as in the graph"),
+        (changed("build", taskGroupId=str(BUILD)), "graph: its group 'TyRoGA_OS3W2QMCEuF1icw' is that of no decision"),
+        (of_build(image={"taskId": str(BUILD), "path": "public/image.tar.zst"}), "was not verified"),
+        # Two that depend on each other.
+        (changed("image", dependencies=[str(BUILD)]), ""),
+        # Two that are each other's image.
+        (
+            changed("image", payload={"image": {"taskId": str(BUILD), "path": "public/image.tar.zst"}}),
+            "was not verified",
+        ),
+        # A decision task that is in the graph of another, which is the task that it made.
+        (of_decision(taskGroupId=str(BUILD)), "tree: "),
+    ],
+)
+def test_rings_have_an_end(changes: dict[str, Any], why: str) -> None:
+    world = World(**changes)
+    if why:
+        world.decided = {"dependencies": [str(IMAGE)], "taskGroupId": str(DECISION)}
+        world.rendered = {"tasks": [{**World().decision, "taskId": str(DECISION)}]}
+        assert any(why in str(reason) for reason in world.judged().reasons), world.judged().reasons
+    else:
+        # Neither was made from the other's outputs alone: both are as the decision task made them.
+        assert world.judged().reasons == ()
+
+
+def test_a_graph_that_somebody_else_signed_for_the_same_task_is_refused() -> None:
+    entries = {str(each): {"task": World().image, "dependencies": {}} for each in (BUILD, IMAGE)}
+    forged = json.dumps(entries).encode()
+    assert "payload is not as in the graph of" in "".join(map(str, World(graph=forged).judged().reasons))
+    for key in (KEY, STRANGER):
+        assert World(graph=forged, decision_key=key).judged().reasons
+
+
+@pytest.mark.parametrize(
+    "key", ["TyRoGA_OS3W2QMCEuF1icw ", "TYROGA_OS3W2QMCEuF1icw", "TyRoGA_OS3W2QMCEuF1i\u0441w", "hello-build"]
+)
+def test_an_entry_by_a_name_that_only_looks_like_the_tasks_is_none(key: str) -> None:
+    entry = {"task": World().build, "dependencies": {"image": str(IMAGE)}}
+    graph = {key: entry, str(IMAGE): {"task": World().image, "dependencies": {}}}
+    reasons = World(graph=json.dumps(graph).encode()).judged().reasons
+    assert any(f"the task {BUILD}: graph: it is not in public/task-graph.json" in str(each) for each in reasons)
+
+
+@pytest.mark.parametrize("entry", [None, [], "x", {}, {"task": None}, {"task": []}, {"task": "x"}])
+def test_an_entry_in_another_form_is_none(entry: Json) -> None:
+    graph = {str(BUILD): entry, str(IMAGE): {"task": World().image, "dependencies": {}}}
+    reasons = World(graph=json.dumps(graph).encode()).judged().reasons
+    assert any("graph: it is not in public/task-graph.json" in str(each) for each in reasons)
+
+
+@pytest.mark.parametrize("feature", ["interactive", "rdpInfo", "loopbackVideo", "allowPtrace", "privileged"])
+def test_a_feature_that_the_rule_forbids_is_refused_all_the_way(feature: str) -> None:
+    plan = replace(THIS_PLAN, forbid_features=("loopbackVideo", "allowPtrace", "privileged"))
+    for which in ("build", "image", "decision"):
+        payload = getattr(World(), which)["payload"]
+        every: tuple[dict[str, Json], ...] = (
+            {"features": {**payload.get("features", {}), feature: True}},
+            {feature: True},
+            {"capabilities": {feature: True}},
+            {"capabilities": {"devices": {feature: True}}},
+        )
+        for used in every:
+            reasons = World(plan=plan, **changed(which, payload={**payload, **used})).judged().reasons
+            assert any(f"used {feature}" in str(each) for each in reasons), (which, used)
 
 
 def test_what_is_not_known_yet_is_asked_for_next() -> None:
