@@ -139,7 +139,10 @@ def sockets(_: dict[str, Any]) -> str:
 
 def network(config: dict[str, Any]) -> str:
     """The host's loopback and abstract sockets, clouds' metadata addresses, the world."""
-    metadata = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
+    metadata = (
+        *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        *("fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd00:42::42", "fd20:ce::254"),
+    )
     places = [("127.0.0.1", config["port"]), *((host, 80) for host in metadata), ("192.0.2.1", 443), ("1.1.1.1", 53)]
     for host, port in places:
         _refused(f"{host}:{port}", lambda at=(host, port): socket.create_connection(at, _SECONDS))  # type: ignore[misc]
