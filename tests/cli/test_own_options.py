@@ -8,6 +8,7 @@ import click
 import pytest
 
 from secureworker.cli.own import Own, read_own
+from secureworker.cli.run import command
 from secureworker.core.claim import Credentials, Secret
 from secureworker.core.errors import SettingsError
 from secureworker.registration.source import CredentialsFile, StaticProvider
@@ -144,3 +145,9 @@ def test_a_configuration_that_others_can_read_is_refused(tmp_path: Path) -> None
     path = private(tmp_path / "config.json", json.dumps(CONFIG), 0o644)
     with pytest.raises(SettingsError, match="others can read"):
         own(**BY_RUNNER, config=path)
+
+
+def test_no_option_overlooks_what_the_workers_credentials_should_not_be_able_to_do() -> None:
+    names = {name for option in command.params for name in option.opts}
+    assert "--credentials-file" in names
+    assert not [name for name in names for word in ("surplus", "scope", "allow", "insecure", "force") if word in name]
