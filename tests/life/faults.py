@@ -62,6 +62,8 @@ class Seen:
     """At the Queue."""
     status: int | None = None
     """What the worker was answered; None: nothing, or not all of it."""
+    nonsense: bool = False
+    """What it was answered says nothing."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Says:
     async def apply(self, exchange: Exchange) -> web.StreamResponse:
         if self.arrives:
             await exchange.forward()
+        exchange.seen.nonsense = self.status < 400
         headers = CIMultiDict((("Content-Type", self.content_type), *self.headers))
         return await exchange.reply(Answer(self.status, headers, self.body))
 
@@ -173,6 +176,7 @@ class Torn:
 
     async def apply(self, exchange: Exchange) -> web.StreamResponse:
         answer = await exchange.forward()
+        exchange.seen.nonsense = True
         return await exchange.reply(Answer(answer.status, answer.headers, answer.body[: len(answer.body) * 2 // 3]))
 
 

@@ -67,13 +67,16 @@ def _reports(run: RunStory, story: Story) -> Iterator[str]:
     reports = story.reports(run.name)
     if len({_said(report) for report in reports}) > 1:
         yield f"reports differ: {[_said(report) for report in reports]}"
-    answered = [number for number, report in enumerate(reports) if report.status is not None and report.status < 500]
-    if any(reports[number].status != 429 for number in answered[:-1]):
+    if any(_is_answer(report) for report in reports[:-1]):
         yield "reported again, and it was known that the report had arrived"
     for report in reports:
         until = run.taken_until(report.when)
         if until is None or report.when > until + LEASE_TOLERANCE:
             yield f"reported at {report.when.time()}, after its claim ended at {until and until.time()}"
+
+
+def _is_answer(report: Seen) -> bool:
+    return report.status is not None and report.status < 500 and report.status != 429 and not report.nonsense
 
 
 def _said(report: Seen) -> str:
