@@ -69,10 +69,17 @@ def complete(task: Mapping[str, Json], policy: Policy, now: datetime) -> tuple[d
         the body of `createTask`, and a sentence for each thing that was filled in or replaced.
 
     Raises:
-        NotATask: there is no payload, or the task is for another pool.
+        NotATask: there is no payload, the task wants inputs, which nobody here could have signed for, or it is for
+            another pool.
     """
-    if not isinstance(task.get("payload"), dict):
+    payload = task.get("payload")
+    if not isinstance(payload, dict):
         raise NotATask('there is no "payload" object in it: a task definition is expected')
+    if payload.get("upstreamArtifacts"):
+        raise NotATask(
+            "payload.upstreamArtifacts wants artifacts of other tasks, which count only where their own workers signed "
+            "for them, and none has run here; leave it out, or try the task at a Taskcluster"
+        )
     body = dict(task)
     named = body.pop("taskQueueId", None) or _old_pool(body)
     if named not in {None, str(policy.worker_pool)}:

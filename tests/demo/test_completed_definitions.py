@@ -52,6 +52,13 @@ def test_what_the_author_wrote_stays_but_for_what_the_embedded_queue_cannot_know
     assert task["workerType"] == "hello"
 
 
+def test_a_task_that_wants_inputs_is_told_that_nobody_signed_for_any_here(policy: Policy) -> None:
+    entry: Json = {"taskId": "KTLKBP2AQUqN4vgojSa7cg", "taskType": "build", "paths": ["a"], "optional": True}
+    with pytest.raises(NotATask, match="none has run here; leave it out, or try the task at a Taskcluster"):
+        complete({"payload": {"upstreamArtifacts": [entry]}, "dependencies": ["KTLKBP2AQUqN4vgojSa7cg"]}, policy, NOW)
+    assert complete({"payload": {"upstreamArtifacts": []}}, policy, NOW)
+
+
 @pytest.mark.parametrize("task", [{}, {"payload": []}, {"payload": {}, "workerType": "hello"}])
 def test_what_is_no_task_of_the_policy_is_refused(policy: Policy, task: dict[str, Json]) -> None:
     with pytest.raises(NotATask):

@@ -56,6 +56,10 @@ def test_a_task_that_the_policy_refuses_ends_with_1_and_says_every_reason() -> N
         ({"scopes": []}, 'no "payload" object'),
         ({"payload": {}, "taskQueueId": "other/pool"}, "the policy is one for releng-hardened/hello"),
         ({"payload": {}, "provisionerId": "other", "workerType": "pool"}, "for the pool other/pool"),
+        (
+            {"payload": {"upstreamArtifacts": [{"taskId": "KTLKBP2AQUqN4vgojSa7cg", "taskType": "b", "paths": ["a"]}]}},
+            "payload.upstreamArtifacts wants artifacts of other tasks",
+        ),
         ({"payload": {}, "priority": "sometimes"}, "the Queue does not take the task"),
     ],
 )
