@@ -37,6 +37,8 @@ class Settings:
     runtime: str | None = None
     storage: Storage = Storage.S3
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    capacity: int = 1
+    """How many tasks are run at once; no more than the policy allows."""
     tasks: int | None = None
     """End after this many tasks."""
     out_of_reach: tuple[str, ...] = ()
@@ -60,17 +62,18 @@ class Settings:
     """The same, of memory."""
 
 
-def load_policy(path: str, root_url: str | None, policy_key: str | None = None) -> Policy:
-    """Read the policy, and hold an operator's idea of the root URL against it.
+def load_policy(path: str, root_url: str | None, policy_key: str | None = None, capacity: int = 1) -> Policy:
+    """Read the policy, and hold an operator's ideas of the root URL and the capacity against it.
 
     Args:
         path: the policy file.
         root_url: what the operator takes for the Taskcluster.
         policy_key: file with the reviewers' public key; only a policy that they signed is taken then.
+        capacity: how many tasks are to be run at once.
 
     Raises:
         PolicyError: the policy cannot be used, is not signed, or has rules that nothing would enforce.
-        SettingsError: it is for another Taskcluster, or the key is none.
+        SettingsError: it is for another Taskcluster, or allows fewer tasks at once; or the key is none.
     """
     policy = load(path)
     if policy_key is not None:
@@ -85,5 +88,10 @@ def load_policy(path: str, root_url: str | None, policy_key: str | None = None) 
     if root_url is not None and root_url.rstrip("/") != policy.root_url.rstrip("/"):
         raise SettingsError(
             f"the root URL is set to {root_url}, and {path} is a policy for {policy.root_url}; correct one of them"
+        )
+    if capacity > policy.max_capacity:
+        raise SettingsError(
+            f"the capacity is set to {capacity}, and {path} allows {policy.max_capacity} at once; set a lower one, or "
+            "have max-capacity in the policy reviewed"
         )
     return policy

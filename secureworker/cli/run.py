@@ -184,6 +184,15 @@ Examples:
     help="Of the worker's log, on standard error.",
 )
 @click.option("--verbose", envvar="SECUREWORKER_VERBOSE", is_flag=True, help="Log details too.")
+@click.option(
+    "--capacity",
+    envvar="SECUREWORKER_CAPACITY",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many tasks to run at once; at most what the policy allows by max-capacity.",
+)
 @click.option("--tasks", envvar="SECUREWORKER_TASKS", type=click.IntRange(1), metavar="N", help="End after N tasks.")
 @click.option("--once", is_flag=True, help="The same as --tasks 1.")
 @click.pass_context
@@ -267,7 +276,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
     _check_key(options["key"], options["signer"])
 
     def load() -> "Policy":
-        return load_policy(options["policy"], options["root_url"], options["policy_key"])
+        return load_policy(options["policy"], options["root_url"], options["policy_key"], options["capacity"])
 
     policy = load()
     try:
@@ -283,6 +292,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         runtime=options["runtime"],
         storage=Storage(options["storage_type"]),
         drain_seconds=options["drain_seconds"],
+        capacity=options["capacity"],
         tasks=1 if options["once"] else options["tasks"],
         out_of_reach=(str(Path(options["policy"]).absolute()), *own.files),
         credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"),
