@@ -3,17 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from secureworker.app.settings import Settings
+from secureworker.app.watching import watched
 from secureworker.app.wiring import wired
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.errors import HostError, SecureworkerError
 from secureworker.core.policy import Policy
 from secureworker.ports import Events, Queue
-from secureworker.worker.audited import (
-    conclude,
-)
+from secureworker.registration.source import Held
+from secureworker.worker.audited import conclude
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.supervise import supervise
@@ -78,26 +79,29 @@ async def serve(
     """
     reloading = None if load is None else Reloading(policy, load)
     claimed = 0
-    while True:
-        left = None if settings.tasks is None else settings.tasks - claimed
-        ended, anew = await _serve_once(policy, replace(settings, tasks=left), events, reloading, wrap)
-        claimed += ended.claimed
-        if reloading is None or not anew or ended.fault is not None or left == ended.claimed:
-            return replace(ended, claimed=claimed)
-        policy = reloading.policy
+    # Whoever looks at a worker sees one, whatever policies it goes through.
+    async with watched(policy, settings) as watcher:
+        while True:
+            left = None if settings.tasks is None else settings.tasks - claimed
+            wiring = wired(policy, settings, watcher)
+            ended, anew = await _serve_once(wiring, replace(settings, tasks=left), events, reloading, wrap)
+            claimed += ended.claimed
+            if reloading is None or not anew or ended.fault is not None or left == ended.claimed:
+                return replace(ended, claimed=claimed)
+            policy = reloading.policy
 
 
 async def _serve_once(
-    policy: Policy,
+    wiring: AbstractAsyncContextManager[tuple[Tools, Queue, Held]],
     settings: Settings,
     events: Events,
     reloading: Reloading | None,
     wrap: Callable[[Tools, Queue], tuple[Tools, Queue]],
 ) -> tuple[Ended, bool]:
     """Work with one policy; say too whether to begin anew with another."""
-    async with wired(policy, settings) as (made, audited, held):
+    async with wiring as (made, audited, held):
         tools, queue = wrap(made, audited)
-        logger.info("claiming tasks of %s", policy.worker_pool)
+        logger.info("claiming tasks of %s", tools.policy.worker_pool)
         shutdown = Shutdown(tools.clock, settings.drain_seconds, None if reloading is None else reloading.again)
         loop = ClaimLoop(queue, tools, shutdown, capacity=settings.capacity, tasks=settings.tasks)
         ended = await supervise(loop.serve(events), *held.keepers(shutdown))

@@ -8,6 +8,7 @@ from secureworker.core.errors import PolicyError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.livelog.settings import LiveLogSettings
+from secureworker.operation.view_open import NOT_SHOWN, Places
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.registration.source import Source
@@ -54,6 +55,8 @@ class Settings:
     audit_log: str | None = None
     """The directory of the audit log of a signer of our own; None: below the state directory."""
     log_format: str = "human"
+    status: Places = NOT_SHOWN
+    """Where it is shown what this worker does."""
     live_logs: LiveLogSettings | None = None
     """Where logs are shown while they are written, for scripts whose rules say so."""
     disk_per_run: int | None = None

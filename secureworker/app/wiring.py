@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, UploadSettings
 from secureworker.core.audit import AuditRecord, Detail, Event
 from secureworker.core.errors import HostError, SettingsError
+from secureworker.core.happening import Appended, Began, SelfTested, SignerMet
 from secureworker.core.policy import Policy
 from secureworker.core.room import needed
 from secureworker.host.clock import SystemClock
@@ -27,7 +28,7 @@ from secureworker.host.lending import LentSecrets, check_sources, memory_directo
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.livelog.showing import shown_logs
-from secureworker.ports import AuditLog, LiveLogs
+from secureworker.ports import AuditLog, LiveLogs, Watcher
 from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, ask_time, check_queue, open_calls
 from secureworker.queue.services import Services
@@ -48,21 +49,22 @@ from secureworker.worker.audited import (
     policy_record,
 )
 from secureworker.worker.live import NoLiveLogs
-from secureworker.worker.together import HostGuards, Watchers
+from secureworker.worker.together import HostGuards
 from secureworker.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def wired(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools, AuditedQueue, Held]]:
-    """Wire the ports, each after what it relies on has been checked."""
+async def wired(
+    policy: Policy, settings: Settings, watcher: Watcher
+) -> AsyncIterator[tuple[Tools, AuditedQueue, Held]]:
+    """Wire the ports, each after what it relies on has been checked; `watcher` is told of that too."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        # 1. Our directory, and the lock of it, which the sandbox takes. It sweeps what an earlier worker left of
-        #    processes, and only then may their files go.
+        # 1. The lock of our directory, which the sandbox takes. It sweeps what an earlier worker left of processes, and
+        #    only then may their files go.
         state = Path(settings.state_dir)
-        await asyncio.to_thread(_make_directories, state)
         secrets = (*_signers_files(settings), *settings.out_of_reach)
         sandbox_settings = SandboxSettings(
             settings.state_dir,
@@ -72,7 +74,9 @@ async def wired(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools
         )
         oci = await stack.enter_async_context(open_sandbox(sandbox_settings))
         # 2. The signer, and with it the log of everything that follows. It holds the key; we never do.
-        signer = await stack.enter_async_context(_signer(policy, settings))
+        watcher.saw(Began(settings.identity, __version__, policy.root_url, policy.sha256))
+        signer = await stack.enter_async_context(_signer(policy, settings, watcher.saw))
+        watcher.saw(SignerMet(signer.public_key.fingerprint))
         logger.info("policy sha256 %s for %s at %s", policy.sha256, policy.worker_pool, policy.root_url)
         logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
         await _say_who_we_are(signer, policy)
@@ -87,6 +91,7 @@ async def wired(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools
         for line in passed:
             logger.debug("self-test: %s", line)
         logger.info("self-test: all %d probes of %s failed to get out", len(passed), oci.runtime)
+        watcher.saw(SelfTested(len(passed)))
         # 4. The Queue is there, and our credentials can do our work, and nothing else.
         server_time = ServerTime(clock)
         calls = await stack.enter_async_context(open_calls(policy.root_url, clock, server_time.heard))
@@ -127,7 +132,7 @@ async def wired(policy: Policy, settings: Settings) -> AsyncIterator[tuple[Tools
                         Expiry(held.own, clock),
                     )
                 ),
-                watcher=Watchers(),
+                watcher=watcher,
                 live=await _live_logs(policy, settings, stack),
             ),
             AuditedQueue(queue, signer),
@@ -164,13 +169,15 @@ def _look_at_host(policy: Policy, settings: Settings, oci: OciSandbox) -> Lookin
     return Looking((StateDirectory(settings.state_dir, room), memory, programs, ControlGroups(oci.groups)))
 
 
-def _signer(policy: Policy, settings: Settings) -> AbstractAsyncContextManager[SignerClient]:
+def _signer(
+    policy: Policy, settings: Settings, grown: Callable[[Appended], None]
+) -> AbstractAsyncContextManager[SignerClient]:
     """Give the signer that was chosen: one that runs already, or a child of ours."""
     if settings.signer is not None:
         scheme, _, path = settings.signer.partition(":")
         if scheme != "unix" or not path.startswith("/"):
             raise SettingsError(f"the signer is set to {settings.signer!r}; unix:/path/to/socket is expected")
-        return connected_signer(path, settings.identity)
+        return connected_signer(path, settings.identity, grown=grown)
     assert settings.key is not None
     its = child_settings(
         settings.identity,
@@ -180,7 +187,7 @@ def _signer(policy: Policy, settings: Settings) -> AbstractAsyncContextManager[S
         user=settings.signer_user,
         retired_keys=tuple(map(_public_key, settings.retired_keys)),
     )
-    return child_signer(its, settings.identity, log_format=settings.log_format)
+    return child_signer(its, settings.identity, log_format=settings.log_format, grown=grown)
 
 
 def _public_key(given: str) -> PublicKey:
@@ -228,17 +235,6 @@ async def _prepare_secrets(policy: Policy, settings: Settings, stack: AsyncExitS
         return None
     await asyncio.to_thread(check_sources, places, settings.credentials_directory)
     return stack.enter_context(memory_directory(f"{settings.state_dir}/{MEMORY}"))
-
-
-def _make_directories(state: Path) -> None:
-    try:
-        # 0711: scripts run as ids of their own, and pass through to what is theirs.
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        (state / LOGS).mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"the state directory {state} cannot be used: {error.strerror}; give another by --state-dir"
-        ) from error
 
 
 def _sweep_logs(state: Path) -> int:

@@ -37,6 +37,9 @@ class Places:
     """Loopback addresses."""
 
 
+NOT_SHOWN: Final = Places(None)
+
+
 @dataclass(frozen=True, slots=True)
 class StatusSettings:
     """What is served, beside the standing, and where."""
@@ -58,7 +61,7 @@ def parse_places(given: tuple[str, ...], state_dir: str) -> Places:
         SettingsError: it is something else, or an address that others can reach.
     """
     if given == (NOWHERE,):
-        return Places(None)
+        return NOT_SHOWN
     path = str(Path(state_dir).absolute() / SOCKET)
     ports: list[tuple[str, int]] = []
     for one in given:
