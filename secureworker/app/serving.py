@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from secureworker.app.settings import Settings
@@ -12,6 +12,7 @@ from secureworker.app.wiring import wired
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.errors import HostError, SecureworkerError
 from secureworker.core.policy import Policy
+from secureworker.operation.notices import Notices
 from secureworker.ports import Events, Queue
 from secureworker.registration.source import Held
 from secureworker.worker.audited import conclude
@@ -29,9 +30,17 @@ class Reloading:
 
     policy: Policy
     load: Callable[[], Policy]
+    notices: Notices
 
     async def again(self) -> bool:
         """Read the policy again; say whether it is another one, for the same pool. What is wrong is logged."""
+        self.notices.reloading()
+        anew = await self._read()
+        if not anew:
+            self.notices.ready()
+        return anew
+
+    async def _read(self) -> bool:
         try:
             found = await asyncio.to_thread(self.load)
         except SecureworkerError as error:
@@ -77,18 +86,29 @@ async def serve(
         HostError: something on this host is not as it must be; no task was claimed.
         ServiceError: the Queue cannot be reached; no task was claimed.
     """
-    reloading = None if load is None else Reloading(policy, load)
     claimed = 0
     # Whoever looks at a worker sees one, whatever policies it goes through.
-    async with watched(policy, settings) as watcher:
+    async with watched(policy, settings) as lookers:
+        notices = lookers.operation.notices
+        reloading = None if load is None else Reloading(policy, load, notices)
         while True:
             left = None if settings.tasks is None else settings.tasks - claimed
-            wiring = wired(policy, settings, watcher)
+            wiring = _announced(wired(policy, settings, lookers), notices)
             ended, anew = await _serve_once(wiring, replace(settings, tasks=left), events, reloading, wrap)
             claimed += ended.claimed
             if reloading is None or not anew or ended.fault is not None or left == ended.claimed:
                 return replace(ended, claimed=claimed)
             policy = reloading.policy
+
+
+@asynccontextmanager
+async def _announced(
+    wiring: AbstractAsyncContextManager[tuple[Tools, Queue, Held]], notices: Notices
+) -> AsyncIterator[tuple[Tools, Queue, Held]]:
+    """Say that the worker is ready: everything is checked then, and nothing is claimed yet."""
+    async with wiring as wired_up:
+        notices.ready()
+        yield wired_up
 
 
 async def _serve_once(

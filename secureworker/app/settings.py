@@ -1,6 +1,6 @@
 """What an operator sets beside the policy, and the policy as a worker takes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from secureworker.artifacts.store import Storage
@@ -8,6 +8,7 @@ from secureworker.core.errors import PolicyError, SettingsError
 from secureworker.core.ids import WorkerIdentity
 from secureworker.core.policy import Policy
 from secureworker.livelog.settings import LiveLogSettings
+from secureworker.operation.around import OperationSettings
 from secureworker.operation.view_open import NOT_SHOWN, Places
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
@@ -63,6 +64,8 @@ class Settings:
     """Bytes that must be free for each run before it is claimed; None: what the policy lets scripts use."""
     memory_per_run: int | None = None
     """The same, of memory."""
+    operation: OperationSettings = field(default_factory=OperationSettings)
+    """How the worker is shown to who operates it."""
 
 
 def load_policy(path: str, root_url: str | None, policy_key: str | None = None, capacity: int = 1) -> Policy:

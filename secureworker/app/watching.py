@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from secureworker import __version__
@@ -11,12 +12,23 @@ from secureworker.core.errors import SettingsError
 from secureworker.core.happening import Began
 from secureworker.core.policy import Policy
 from secureworker.host.clock import SystemClock
+from secureworker.operation.around import Operation, operated
 from secureworker.operation.view_open import StatusSettings, open_status
+from secureworker.ports import Watcher
 from secureworker.worker.together import Watchers
 
 
+@dataclass(frozen=True, slots=True)
+class Lookers:
+    """Those who look at a worker."""
+
+    watcher: Watcher
+    """All who are to be told what happens, as one."""
+    operation: Operation
+
+
 @asynccontextmanager
-async def watched(policy: Policy, settings: Settings) -> AsyncIterator[Watchers]:
+async def watched(policy: Policy, settings: Settings) -> AsyncIterator[Lookers]:
     """Give who is to be told what happens.
 
     Raises:
@@ -27,9 +39,10 @@ async def watched(policy: Policy, settings: Settings) -> AsyncIterator[Watchers]
     await asyncio.to_thread(_make_directories, state)
     began = Began(settings.identity, __version__, policy.root_url, policy.sha256)
     async with AsyncExitStack() as stack:
-        shown = StatusSettings(settings.status, str(state / LOGS))
+        operation = await stack.enter_async_context(operated(settings.operation, settings.identity, clock))
+        shown = StatusSettings(settings.status, str(state / LOGS), operation.routes)
         board = await stack.enter_async_context(open_status(began, clock, shown))
-        yield Watchers((board,))
+        yield Lookers(Watchers((*operation.watchers, board)), operation)
 
 
 def _make_directories(state: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from secureworker import __version__
 from secureworker.app.settings import AUDIT_LOG, LOGS, MEMORY, Settings
+from secureworker.app.watching import Lookers
 from secureworker.artifacts.inputs import HttpInputs, InputSettings
 from secureworker.artifacts.seal import SealedOutputs
 from secureworker.artifacts.store import HttpArtifactStore, UploadSettings
@@ -28,7 +29,8 @@ from secureworker.host.lending import LentSecrets, check_sources, memory_directo
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.livelog.showing import shown_logs
-from secureworker.ports import AuditLog, LiveLogs, Watcher
+from secureworker.operation.latency import TimedAuditLog, TimedSigner
+from secureworker.ports import AuditLog, LiveLogs
 from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, ask_time, check_queue, open_calls
 from secureworker.queue.services import Services
@@ -57,10 +59,11 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def wired(
-    policy: Policy, settings: Settings, watcher: Watcher
+    policy: Policy, settings: Settings, lookers: Lookers
 ) -> AsyncIterator[tuple[Tools, AuditedQueue, Held]]:
-    """Wire the ports, each after what it relies on has been checked; `watcher` is told of that too."""
+    """Wire the ports, each after what it relies on has been checked; who looks is told of that too."""
     clock = SystemClock()
+    watcher, metrics = lookers.watcher, lookers.operation.metrics
     async with AsyncExitStack() as stack:
         # 1. The lock of our directory, which the sandbox takes. It sweeps what an earlier worker left of processes, and
         #    only then may their files go.
@@ -75,10 +78,11 @@ async def wired(
         oci = await stack.enter_async_context(open_sandbox(sandbox_settings))
         # 2. The signer, and with it the log of everything that follows. It holds the key; we never do.
         watcher.saw(Began(settings.identity, __version__, policy.root_url, policy.sha256))
-        signer = await stack.enter_async_context(_signer(policy, settings, watcher.saw))
-        watcher.saw(SignerMet(signer.public_key.fingerprint))
+        client = await stack.enter_async_context(_signer(policy, settings, watcher.saw))
+        watcher.saw(SignerMet(client.public_key.fingerprint))
+        signer = TimedAuditLog(client, metrics, clock)
         logger.info("policy sha256 %s for %s at %s", policy.sha256, policy.worker_pool, policy.root_url)
-        logger.info("signing with %s as %s", signer.public_key.fingerprint, settings.identity)
+        logger.info("signing with %s as %s", client.public_key.fingerprint, settings.identity)
         await _say_who_we_are(signer, policy)
         sandbox = AuditedSandbox(oci, signer)
         left = [("containers", oci.swept), ("secrets", await asyncio.to_thread(sweep_memory, str(state / MEMORY)))]
@@ -119,13 +123,14 @@ async def wired(
                 secrets=AuditedSecrets(LentSecrets(memory, settings.credentials_directory, services.secret), signer),
                 sandbox=sandbox,
                 outputs=SealedOutputs(clock),
-                signer=signer,
+                signer=TimedSigner(client, metrics, clock),
                 store=AuditedStore(
                     HttpArtifactStore(session, clock, UploadSettings(policy.root_url, settings.storage)), signer
                 ),
                 audit=signer,
                 guard=HostGuards(
                     (
+                        lookers.operation.heart,
                         looking,
                         Evidence(signer),
                         Clocks(server_time, functools.partial(ask_time, calls)),

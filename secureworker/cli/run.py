@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secureworker.cli.operation import operation_options, operation_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -183,6 +184,7 @@ Examples:
     show_default=True,
     help="Of the worker's log, on standard error.",
 )
+@operation_options
 @click.option("--verbose", envvar="SECUREWORKER_VERBOSE", is_flag=True, help="Log details too.")
 @click.option(
     "--capacity",
@@ -303,6 +305,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         log_format=options["log_format"],
         disk_per_run=_size(options, "disk_per_run"),
         memory_per_run=_size(options, "memory_per_run"),
+        operation=operation_settings(options),
     )
 
     async def work() -> int:

@@ -3,14 +3,12 @@
 import asyncio
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from secureworker.host.published import replace_file
 from secureworker.operation.heart import Heart
 from secureworker.ports import Clock
 
@@ -19,28 +17,6 @@ logger = logging.getLogger(__name__)
 TEXTFILE_SECONDS: Final = 15.0
 """Prometheus asks as often, by default every 15 to 60 s."""
 HEARTBEAT_SECONDS: Final = 10.0
-_MODE: Final = 0o644
-"""node_exporter, and who looks at a heartbeat, are other users."""
-
-
-def replace_file(path: str, content: bytes) -> None:
-    """Put `content` in the place of what is at `path`: who reads it sees the old or the new, and never a part.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    directory, name = os.path.split(os.path.abspath(path))
-    # node_exporter reads `*.prom`: the new one must not be called so before it is whole.
-    descriptor, new = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(descriptor, _MODE)
-        os.replace(new, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(new)
-        raise
 
 
 async def write_every(seconds: float, path: str, make: Callable[[], bytes | None], clock: Clock) -> NoReturn:

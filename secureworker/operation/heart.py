@@ -10,7 +10,7 @@ from secureworker.core.happening import Happening, Hindrance, State, StateEntere
 from secureworker.ports import Clock
 
 LONGEST_ROUND_SECONDS: Final = 240.0
-"""An answer to a claim is waited for up to 60 s, a pause after an error is 60 s, a self-test that hangs ends after 60."""
+"""An answer to a claim is waited for up to 60 s, a pause after an error is 60 s, a self-test that hangs 60."""
 
 
 @final
