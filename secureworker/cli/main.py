@@ -16,6 +16,7 @@ SUMMARIES: Final = {
     "run": "Claim tasks and run them, as the policy says.",
     "init": "Write a first policy, settings, key and units for this host.",
     "run-local": "Run one task definition through the whole line, without a Taskcluster.",
+    "status": "Say what a running worker does, and since when.",
     "check": "Check a policy, and say in plain words what it allows.",
     "explain": "Say what a policy makes of a task, and why.",
     "policy": "Sign, verify, compare and test policies.",

@@ -185,6 +185,15 @@ Examples:
     help="Of the worker's log, on standard error.",
 )
 @operation_options
+@click.option(
+    "--status",
+    "status",
+    multiple=True,
+    envvar="SECUREWORKER_STATUS",
+    metavar="PLACE",
+    help="Show what the worker does at unix:/path (by default status.sock in the state directory), and at "
+    "127.0.0.1:PORT or [::1]:PORT; may be repeated. `none`: nowhere.",
+)
 @click.option("--verbose", envvar="SECUREWORKER_VERBOSE", is_flag=True, help="Log details too.")
 @click.option(
     "--capacity",
@@ -274,6 +283,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
     from secureworker.core.errors import SettingsError
     from secureworker.core.ids import WorkerIdentity
     from secureworker.host.signals import Signals
+    from secureworker.operation.view_open import parse_places
 
     _check_key(options["key"], options["signer"])
 
@@ -303,6 +313,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         retired_keys=options["retired_keys"],
         audit_log=None if options["audit_log"] is None else str(Path(options["audit_log"]).absolute()),
         log_format=options["log_format"],
+        status=parse_places(options["status"], options["state_dir"]),
         disk_per_run=_size(options, "disk_per_run"),
         memory_per_run=_size(options, "memory_per_run"),
         operation=operation_settings(options),

@@ -42,6 +42,12 @@ def of_trust() -> None:
     _print_shipped("trust")
 
 
+@command.command("status")
+def of_status() -> None:
+    """Print the schema of what `secureworker status --json` prints."""
+    _print_shipped("status")
+
+
 @command.command("provenance")
 @click.option("--parameters", is_flag=True, help="Print the schema of its external parameters instead.")
 def of_provenance(*, parameters: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from secureworker.operation.page_html import Child, Html, element, joined, style
 from secureworker.operation.page_style import SHADES, rules, source
 from secureworker.operation.server_http import NOTHING_ELSE
+from secureworker.operation.view import duration
 
 FASTEST_SECONDS: Final = 2
 SLOWEST_SECONDS: Final = 3600
@@ -25,9 +26,6 @@ _TONES: Final[Mapping[str, str]] = {
 }
 _BAR: Final = 1000
 """Units across a phase bar."""
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
 
 
 def security_policy() -> str:
@@ -144,7 +142,7 @@ def _bar(steps: list[Mapping[str, Any]], end: str) -> Html:
         drawn.append(element("rect", x=f"{place:.1f}", y=0, width=f"{width:.1f}", height=10, class_=shade))
         place += width
     told = [
-        element("li", step["phase"], " ", element("span", _long(length), class_="quiet"))
+        element("li", step["phase"], " ", element("span", duration(length), class_="quiet"))
         for step, length in zip(steps, lengths, strict=True)
     ]
     picture = element("svg", *drawn, viewBox=f"0 0 {_BAR} 10", preserveAspectRatio="none", aria_hidden="true")
@@ -262,20 +260,8 @@ def _seconds(time: str) -> float:
 
 
 def _ago(time: str, now: str) -> str:
-    return _long(max(0.0, _seconds(now) - _seconds(time)))
+    return duration(max(0.0, _seconds(now) - _seconds(time)))
 
 
 def _times(count: int) -> str:
     return {0: "never", 1: "once"}.get(count, f"{count} times")
-
-
-def _long(seconds: float) -> str:
-    """Write a duration in its two largest units."""
-    whole = int(seconds)
-    if whole < _MINUTE:
-        return f"{seconds:.1f} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"

@@ -12,6 +12,9 @@ from secureworker.core.standing import Decision, Ending, Fault, RunStanding, Sta
 from secureworker.host.sanitise import sanitise_line
 
 VERSION: Final = 1
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
 
 
 def as_document(standing: Standing, now: datetime) -> dict[str, Any]:
@@ -124,3 +127,15 @@ def _fault(fault: Fault) -> dict[str, Any]:
         "last": moment(fault.last),
         "times": fault.times,
     }
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in its two largest units, for people."""
+    whole = max(0, int(seconds))
+    if whole < _MINUTE:
+        return f"{max(0.0, seconds):.1f} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
