@@ -18,7 +18,8 @@ import pytest
 from secureworker.audit.inspect import STEP_COUNT, read_entries, verify_log
 from secureworker.audit.shards import LogKey
 from secureworker.core.audit import AuditRecord, Ending, Event
-from secureworker.signing.keys import create_signing_key, read_public_key
+from secureworker.signing.keys import create_signing_key, load_signing_key, read_public_key
+from tests.audit.witness_server import WitnessServer
 from tests.end_to_end.daemon import POOL, Here, Worker, a_queue, eventually
 
 pytestmark = pytest.mark.sandbox
@@ -242,3 +243,49 @@ async def test_a_signer_is_a_unix_socket_or_none(here: Here) -> None:
 
     assert await worker.exit_code() == 2
     assert "unix:/path/to/socket is expected" in worker.log
+
+
+@pytest.mark.slow
+async def test_a_worker_whose_signer_requires_a_witness_claims_nothing_until_it_has_signed(here: Here) -> None:
+    config, path, store = here.directory / "signer.yml", here.directory / "signer.sock", here.directory / "witnessed"
+    witness = WitnessServer(load_signing_key(f"file:{here.directory / 'key'}"))
+    settings = {
+        "version": 1,
+        "worker-pool": POOL,
+        "worker-group": "test-group",
+        "worker-id": "test-worker",
+        "key": f"file:{here.directory / 'key'}",
+        "audit-log": str(here.directory / "state" / "audit"),
+        "socket": str(path),
+        "witness": {"key": witness.witness_key.vkey, "store": str(store), "seconds": 0.2},
+    }
+    config.write_text(json.dumps(settings))
+    argv = [sys.executable, "-m", "secureworker", "signer", "--config", str(config)]
+    said = here.directory / "signer.log"
+    with said.open("wb") as log:
+        signer = subprocess.Popen(argv, stderr=log)
+    try:
+        await eventually(path.exists, "the signer's socket")
+        arguments = here.arguments("--signer", f"unix:{path}")
+        at = arguments.index("--key")
+        del arguments[at : at + 2]
+        worker = await Worker.start(arguments, here.directory / "worker.log")
+        # What was asked for before is waited for; nothing more is.
+        assert await here.resolved(await here.create()) == "completed"
+        await eventually(lambda: "has signed for 0 records" in worker.log, "the worker to miss the witness")
+        claims, task = here.wire.count("claim-work"), await here.create()
+        await eventually(lambda: said.read_text().count("has signed for 0 records") > 1, "it to ask again")
+        assert (await here.runs(task))[0]["state"] == "pending"
+        assert here.wire.count("claim-work") == claims
+
+        store.mkdir()
+        note = (here.directory / "state" / "audit" / "000001.checkpoint").read_bytes()
+        (store / "000001.checkpoint").write_bytes(witness.cosign(note))
+
+        assert await here.resolved(task) == "completed"
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_code() == 0, worker.log
+    finally:
+        signer.terminate()
+        signer.wait(10)
+    assert_verified(here)
