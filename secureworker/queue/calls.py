@@ -25,6 +25,9 @@ TIMEOUT_SECONDS = 30.0
 PAUSES_SECONDS = (0.2, 1.0, 3.0, 8.0)
 """Between attempts, times 0.5 to 1.5: workers that lost the Queue together must not come back together."""
 
+ATTEMPTS = len(PAUSES_SECONDS) + 1
+"""Of a call, where its caller does not try again by itself."""
+
 Answer: TypeAlias = dict[str, Json]
 
 
@@ -82,7 +85,8 @@ class Calls:
         credentials: Callable[[], Credentials | None],
         *arguments: object,
         timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - of one attempt, not of this function
-        attempts: int = len(PAUSES_SECONDS) + 1,
+        attempts: int = ATTEMPTS,
+        check: Callable[[Answer], object] = bool,
     ) -> Answer:
         """Make a call until it is answered or `attempts` are used up.
 
@@ -92,6 +96,7 @@ class Calls:
             arguments: of the method.
             timeout: seconds for one attempt.
             attempts: how often to try.
+            check: raises ValueError where an answer cannot be one of this call's: then it is asked for again.
 
         Returns:
             the JSON object that was answered; an empty one for 204.
@@ -104,13 +109,12 @@ class Calls:
             try:
                 async with asyncio.timeout(timeout):
                     answer = await getattr(self._client(credentials()), call)(*arguments)
+                return _checked(answer, check)
             except Exception as error:
                 problem = _problem(error, call, timeout)
                 if attempt == attempts:
                     raise ServiceError(f"{call}: {problem}" + _tries(attempts)) from error
                 logger.debug("%s: %s; attempt %d of %d", call, problem, attempt, attempts)
-            else:
-                return _as_object(answer, call)
             await self._clock.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS)) - 1] * (0.5 + self._jitter()))
         raise AssertionError  # the last attempt returns or raises
 
@@ -139,6 +143,8 @@ def _tries(attempts: int) -> str:
 def _problem(error: Exception, call: str, timeout: float) -> str:
     """Say what kept an attempt from being answered, where another one may be; else raise."""
     match error:
+        case _Nonsense():
+            return str(error)
         case TimeoutError():
             return f"no answer within {timeout:g} s"
         case TaskclusterRestFailure(status_code=status) | TaskclusterAuthFailure(status_code=status):
@@ -162,10 +168,18 @@ def _first_line(message: str) -> str:
     return " ".join(message.split("\n---", 1)[0].split())[:300]
 
 
-def _as_object(answer: object, call: str) -> Answer:
-    """Refuse what is no object. The client gives `{"response": ...}` where the body was no JSON."""
+class _Nonsense(ValueError):
+    """It was answered, and not with an answer."""
+
+
+def _checked(answer: object, check: Callable[[Answer], object]) -> Answer:
+    """Refuse what is no object, or not of the call. The client gives `{"response": ...}` where the body was no JSON."""
     if answer is None:
-        return {}
+        answer = {}
     if not isinstance(answer, dict) or isinstance(answer.get("response"), aiohttp.ClientResponse):
-        raise ServiceError(f"{call}: answered with something else than a JSON object; is the root URL a Taskcluster's?")
+        raise _Nonsense("answered with something else than a JSON object; is the root URL a Taskcluster's?")
+    try:
+        check(answer)
+    except ValueError as error:
+        raise _Nonsense(f"the answer cannot be used: {error}") from error
     return answer

@@ -1,6 +1,8 @@
 """A claimed run at the real Queue: the port `ClaimedRun`."""
 
+import functools
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import assert_never, final
 
@@ -20,7 +22,7 @@ from secureworker.core.uploads import (
     StorageS3,
     UploadTarget,
 )
-from secureworker.queue.calls import Answer, Calls, Refused
+from secureworker.queue.calls import ATTEMPTS, Answer, Calls, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -59,24 +61,18 @@ class TaskclusterRun:
     async def reclaim(self) -> datetime:
         """Renew the claim (`reclaimTask`), and use its new credentials from now on."""
         try:
-            answer = await self._call("reclaimTask", *self._name, attempts=RECLAIM_ATTEMPTS)
+            answer = await self._call("reclaimTask", *self._name, attempts=RECLAIM_ATTEMPTS, check=_renewed)
         except Refused as refused:
             if refused.status in (_CONFLICT, _NOT_FOUND):
                 raise await self._why_lost(refused) from refused
             raise refused.as_ours() from refused
-        try:
-            credentials = answer.get("credentials")
-            taken_until = parse_time(answer.get("takenUntil"))
-            self._credentials = parse_credentials(credentials if isinstance(credentials, dict) else {})
-        except ValueError as error:
-            raise ServiceError(f"reclaimTask: the answer cannot be used: {error}") from error
-        self._taken_until = taken_until
-        return taken_until
+        self._taken_until, self._credentials = _renewed(answer)
+        return self._taken_until
 
     async def confirm(self) -> None:
         """Look at the run's status; where that may not be seen, renew the claim instead, which says the same."""
         try:
-            answer = await self._call("status", self._name[0], attempts=STATUS_ATTEMPTS)
+            answer = await self._call("status", self._name[0], attempts=STATUS_ATTEMPTS, check=self._read_status)
         except Refused as refused:
             if refused.status in _DENIED:
                 await self.reclaim()
@@ -114,7 +110,13 @@ class TaskclusterRun:
             logger.warning("%s: was resolved by somebody else meanwhile: %s", self.claim, refused)
 
     async def _report(self, call: str, *body: object) -> None:
-        await self._call(call, *self._name, *body, attempts=REPORT_ATTEMPTS)
+        await self._call(call, *self._name, *body, attempts=REPORT_ATTEMPTS, check=self._is_of_this_task)
+
+    def _is_of_this_task(self, answer: Answer) -> None:
+        """See that it is the Queue that says so: a 200 of anything before it would leave the run to its claim's end."""
+        status = answer.get("status")
+        if not isinstance(status, dict) or status.get("taskId") != self._name[0]:
+            raise ValueError("it is no status of this task")
 
     async def create_artifact(self, request: ArtifactRequest) -> UploadTarget:
         """Create an artifact, or create it again, which gives a fresh URL.
@@ -125,16 +127,19 @@ class TaskclusterRun:
             Defect: the Queue refuses the artifact.
         """
         try:
-            answer = await self._call("createArtifact", *self._name, str(request.name), _artifact(request))
+            answer = await self._call(
+                "createArtifact",
+                *self._name,
+                str(request.name),
+                _artifact(request),
+                check=functools.partial(_target, request),
+            )
         except Refused as refused:
             if refused.status == _CONFLICT:
                 # Either the run is resolved, or the artifact exists and is another one.
                 await self.confirm()
             raise refused.as_ours() from refused
-        try:
-            return _target(request, answer)
-        except ValueError as error:
-            raise ServiceError(f"createArtifact: the answer cannot be used: {error}") from error
+        return _target(request, answer)
 
     async def finish_artifact(self, name: ArtifactName, upload_id: str) -> None:
         """Mark an object artifact present."""
@@ -145,10 +150,10 @@ class TaskclusterRun:
                 await self.confirm()
             raise refused.as_ours() from refused
 
-    async def _call(self, call: str, *arguments: object, attempts: int | None = None) -> Answer:
-        if attempts is None:
-            return await self._calls.make(call, self._newest_credentials, *arguments)
-        return await self._calls.make(call, self._newest_credentials, *arguments, attempts=attempts)
+    async def _call(
+        self, call: str, *arguments: object, attempts: int = ATTEMPTS, check: Callable[[Answer], object] = bool
+    ) -> Answer:
+        return await self._calls.make(call, self._newest_credentials, *arguments, attempts=attempts, check=check)
 
     def _newest_credentials(self) -> Credentials:
         return self._credentials
@@ -156,7 +161,7 @@ class TaskclusterRun:
     async def _why_lost(self, refused: Refused) -> Stop:
         """Find out who ended the run; where that cannot be known, it is lost all the same."""
         try:
-            answer = await self._call("status", self._name[0], attempts=1)
+            answer = await self._call("status", self._name[0], attempts=1, check=self._read_status)
             lost = self._read_status(answer)
         except (Refused, ServiceError, Defect):
             lost = None
@@ -168,10 +173,10 @@ class TaskclusterRun:
         runs = status.get("runs") if isinstance(status, dict) else None
         run_id = int(self.claim.run_id)
         if not isinstance(runs, list) or len(runs) <= run_id:
-            raise ServiceError(f"status: the answer has no run {run_id}")
+            raise ValueError(f"it has no run {run_id}")
         run = runs[run_id]
         if not isinstance(run, dict):
-            raise ServiceError(f"status: run {run_id} is no object")
+            raise ValueError(f"its run {run_id} is no object")
         holder = (run.get("workerGroup"), run.get("workerId"))
         worker = self.claim.worker
         if run.get("state") == "running" and holder == (worker.worker_group, worker.worker_id):
@@ -180,6 +185,12 @@ class TaskclusterRun:
         if why in _CANCELED:
             return Stop(StopReason.CANCELED, f"the task was ended by somebody else ({why})")
         return Stop(StopReason.CLAIM_LOST, f"the run is not this worker's any more ({why})")
+
+
+def _renewed(answer: Answer) -> tuple[datetime, Credentials]:
+    credentials = answer.get("credentials")
+    until = parse_time(answer.get("takenUntil"))
+    return until, parse_credentials(credentials if isinstance(credentials, dict) else {})
 
 
 def _expires(moment: datetime) -> str:

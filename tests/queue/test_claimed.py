@@ -38,7 +38,7 @@ def reclaimed(taken_until: Any = "2026-01-31T12:40:00.375Z") -> dict[str, Any]:
 
 
 async def test_a_reclaim_takes_over_time_and_credentials(server: Scripted) -> None:
-    server.then(reclaimed(), {})
+    server.then(reclaimed(), status("completed", "completed"))
     run = run_at(server)
     assert await run.reclaim() == datetime(2026, 1, 31, 12, 40, 0, 375_000, UTC)
     await run.report(Resolution.COMPLETED)
@@ -149,6 +149,30 @@ async def test_a_report_is_tried_once_for_only_the_worker_knows_when_its_claim_e
     with pytest.raises(ServiceError, match="reportException: 503"):
         await run_at(server).report(Resolution.MALFORMED_PAYLOAD)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{}, {"status": []}, {"status": {"taskId": "other"}}, {"code": "InternalServerError", "message": "no"}]
+)
+async def test_a_report_is_only_known_to_have_arrived_from_the_queues_own_answer(
+    server: Scripted, nonsense: dict[str, Any]
+) -> None:
+    server.then(nonsense)
+    with pytest.raises(ServiceError, match="it is no status of this task"):
+        await run_at(server).report(Resolution.COMPLETED)
+
+
+@pytest.mark.parametrize("nonsense", [{}, {"status": {"runs": []}}, {"status": {"runs": [7]}}])
+async def test_a_status_that_says_nothing_is_asked_for_again(server: Scripted, nonsense: dict[str, Any]) -> None:
+    server.then(nonsense, status())
+    await run_at(server).confirm()
+    assert len(server.asked) == 2
+
+
+async def test_an_artifact_whose_creation_is_answered_with_nonsense_is_created_again(server: Scripted) -> None:
+    server.then({"storageType": "s3"}, {"storageType": "s3", "putUrl": "http://storage/a"})
+    target = await run_at(server).create_artifact(StorageS3(ArtifactName("public/a"), "text/plain", EPOCH))
+    assert target == PutTarget("http://storage/a")
 
 
 async def test_a_report_the_queue_calls_malformed_is_a_defect_and_nothing_else_is_reported(server: Scripted) -> None:
