@@ -215,6 +215,8 @@ class Flood:
                 await response.write(_CHUNK)
                 sent += len(_CHUNK)
         except ConnectionError:
+            pass
+        finally:
             exchange.faults.flooded.append(sent)
         return response
 
