@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secureworker.cli.live import live_log_options, live_log_secrets, live_log_settings
 from secureworker.cli.operation import operation_options, operation_settings
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -184,7 +186,6 @@ Examples:
     show_default=True,
     help="Of the worker's log, on standard error.",
 )
-@operation_options
 @click.option(
     "--status",
     "status",
@@ -194,6 +195,8 @@ Examples:
     help="Show what the worker does at unix:/path (by default status.sock in the state directory), and at "
     "127.0.0.1:PORT or [::1]:PORT; may be repeated. `none`: nowhere.",
 )
+@live_log_options
+@operation_options
 @click.option("--verbose", envvar="SECUREWORKER_VERBOSE", is_flag=True, help="Log details too.")
 @click.option(
     "--capacity",
@@ -296,6 +299,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
     except ValueError as error:
         raise SettingsError(f"{error}; correct --worker-group or --worker-id") from error
     own.hold_against(policy)
+    live_logs = live_log_settings(options)
     settings = functools.partial(
         Settings,
         identity=identity,
@@ -306,7 +310,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         drain_seconds=options["drain_seconds"],
         capacity=options["capacity"],
         tasks=1 if options["once"] else options["tasks"],
-        out_of_reach=(str(Path(options["policy"]).absolute()), *own.files),
+        out_of_reach=(str(Path(options["policy"]).absolute()), *own.files, *live_log_secrets(live_logs)),
         credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"),
         signer=options["signer"],
         signer_user=options["signer_user"],
@@ -314,6 +318,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         audit_log=None if options["audit_log"] is None else str(Path(options["audit_log"]).absolute()),
         log_format=options["log_format"],
         status=parse_places(options["status"], options["state_dir"]),
+        live_logs=live_logs,
         disk_per_run=_size(options, "disk_per_run"),
         memory_per_run=_size(options, "memory_per_run"),
         operation=operation_settings(options),

@@ -57,6 +57,8 @@ class Masker:
         self._forms = tuple(sorted(all_forms, key=lambda form: (-len(form), form)))
         many = len(self._forms) > _FEW_FORMS
         self._beginnings = _any_of(frozenset(form[:MIN_SECRET_BYTES] for form in self._forms)) if many else None
+        self._short = frozenset(form[:length] for form in self._forms for length in range(1, MIN_SECRET_BYTES))
+        """Beginnings that are too short to look for."""
         self._held = b""
 
     def joined_by(self, secrets: tuple[bytes, ...]) -> "Masker":
@@ -70,11 +72,31 @@ class Masker:
         if not self._forms:
             return chunk
         text = self._held + chunk
-        # Before this place every form would show itself in full.
-        certain = max(0, len(text) - len(self._forms[0]) + 1)
-        done, rest = self._replace(text, certain)
+        done, rest = self._replace(text, self._begun(text))
         self._held = rest
         return done
+
+    def _begun(self, text: bytes) -> int:
+        """Find the first place from which on `text` is the beginning of a form; its end where there is none.
+
+        Not simply the length of the longest form before its end: who reads a log while it is written would always be
+        behind by a certificate.
+        """
+        begun = len(text)
+        for length in range(1, min(MIN_SECRET_BYTES, len(text) + 1)):
+            if text[-length:] in self._short:
+                begun = len(text) - length
+        tail = max(0, len(text) - len(self._forms[0]) + 1)
+        if self._beginnings is not None and not self._beginnings.search(text[tail:]):
+            return begun
+        for form in self._forms:
+            place = text.find(form[:MIN_SECRET_BYTES], max(0, len(text) - len(form) + 1))
+            while 0 <= place < begun:
+                if form.startswith(text[place:]):
+                    begun = place
+                    break
+                place = text.find(form[:MIN_SECRET_BYTES], place + 1)
+        return begun
 
     def end(self) -> bytes:
         """Give what was held back."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from secureworker.livelog import wire
 
@@ -127,7 +128,7 @@ class LogServer:
         self._logs = logs
         self._limits = limits or Limits()
         # No time is spent on the rest of a request that was answered already.
-        self._server = web.Server(self._answer, access_log=None, lingering_time=0)
+        self._server = web.Server(self._answer, access_log=None, lingering_time=0, logger=_strangers())
         self._readers = 0
         self._asked: set[web.RequestHandler] = set()
         """Connections, at most `request_seconds` old, that have asked for something."""
@@ -209,6 +210,17 @@ class LogServer:
         except TimeoutError:
             _abort(request)
             raise ConnectionResetError("the reader takes nothing") from None
+
+
+def _strangers() -> logging.Logger:
+    """Give a log of errors, in which the nonsense of strangers is none: they could fill the disk with it."""
+    log = logger.getChild("strangers")
+    log.addFilter(_not_of_strangers)
+    return log
+
+
+def _not_of_strangers(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _abort(request: web.BaseRequest) -> None:

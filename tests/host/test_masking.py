@@ -104,3 +104,26 @@ def test_many_secrets_are_masked_as_by_a_search_for_each(
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     results = [b"".join(map(masker.feed, pieces)) + masker.end() for masker in (quick, thorough)]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("others", [0, 20])
+def test_only_what_may_be_the_beginning_of_a_secret_is_held_back(others: int) -> None:
+    secrets = (b"a-long-secret" * 50, *(b"other-secret-%d" % number for number in range(others)))
+    masker = Masker(secrets)
+    assert masker.feed(b"a line\n") == b"a line\n"
+    assert masker.feed(b"a-long-secreta-lo") == b""
+    assert masker.feed(b"t of others\na") == b"a-long-secreta-lot of others\n"
+    assert masker.feed(b"n end") == b"an end"
+
+
+@given(
+    st.lists(st.text("ab", min_size=6, max_size=9), min_size=1, max_size=30),
+    st.lists(st.text("ab", max_size=12), max_size=8),
+)
+@example(["aaaaaab", "aaaaaa"], ["aaaaa", "a", "a", "b"])
+def test_secrets_that_are_like_each_other_are_masked_in_whatever_pieces_they_come(
+    secrets: list[str], pieces: list[str]
+) -> None:
+    given_secrets = tuple(secret.encode() for secret in secrets)
+    masked = mask(given_secrets, *(piece.encode() for piece in pieces))
+    assert masked.decode() == Masker(given_secrets).whole("".join(pieces))
