@@ -8,8 +8,9 @@ import re
 from enum import Enum, auto
 from typing import Final
 
-MOST_AT_ONCE: Final = 1024
-"""Chunks; two milliseconds' work. What is buffered may hold 43,000, and they once kept the worker from all else."""
+MOST_AT_ONCE: Final = 256
+"""Chunks; half a millisecond's work, and a run may have 128 connections. 43,000 may be buffered: they once kept the
+worker from all else."""
 _SIZE = re.compile(rb"0|[1-9A-Fa-f][0-9A-Fa-f]{0,7}")
 _SIZE_SO_FAR = re.compile(rb"(?:0|[1-9A-Fa-f][0-9A-Fa-f]{0,7})?\r?")
 _END: Final = b"\r\n"

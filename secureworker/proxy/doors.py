@@ -2,24 +2,23 @@
 
 import resource
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, assert_never, final
 
 from secureworker.core.doors import Door, Traffic
 from secureworker.core.plan import Plan
-from secureworker.host.http import HttpLimits, open_session
 from secureworker.ports import ClaimedRun, Network, TaskLog
 from secureworker.proxy import egress, taskcluster
 from secureworker.proxy.account import Account
 from secureworker.proxy.egress import EgressDoor
 from secureworker.proxy.names import LookUp, look_up, resolving
-from secureworker.proxy.serving import MOST_CONNECTIONS, Served, Talk, serving
+from secureworker.proxy.serving import Served, Talk, serving
 from secureworker.proxy.taskcluster import TaskclusterDoor
 from secureworker.proxy.tunnel import TunnelLimits
+from secureworker.proxy.upstream import Upstream
 
-UPSTREAM_LIMITS: Final = HttpLimits(stall_seconds=120.0, connections=MOST_CONNECTIONS)
-"""Of a run's requests to Taskcluster."""
 _NAMES: Final = {Door.TASKCLUSTER: taskcluster.NAME, Door.EGRESS: egress.NAME}
 DEFAULT_LIMITS: Final = TunnelLimits()
 _DESCRIPTORS: Final = 16_384
@@ -42,8 +41,9 @@ class _OpenDoors:
 class ProxyDoors:
     """See `ports.Doors`. Made by `open_doors`."""
 
-    def __init__(self, look_up: LookUp, limits: TunnelLimits) -> None:
+    def __init__(self, look_up: LookUp, limits: TunnelLimits, tls: ssl.SSLContext | None = None) -> None:
         self._look_up = look_up
+        self._tls = tls
         self._limits = limits
 
     @asynccontextmanager
@@ -56,17 +56,18 @@ class ProxyDoors:
                 listener = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
                 stack.callback(listener.close)
                 listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
-                talk = await self._behind(door, run, plan, account, stack)
+                talk = self._behind(door, run, plan, account, stack)
                 served.append(Served(_NAMES[door], listener, talk))
             async with serving(tuple(served), account):
                 yield _OpenDoors(account)
 
-    async def _behind(self, door: Door, run: ClaimedRun, plan: Plan, account: Account, stack: AsyncExitStack) -> Talk:
+    def _behind(self, door: Door, run: ClaimedRun, plan: Plan, account: Account, stack: AsyncExitStack) -> Talk:
         match door:
             case Door.TASKCLUSTER:
-                # A session for each run: no connection on which one run was answered is used for another.
-                session = await stack.enter_async_context(open_session(UPSTREAM_LIMITS))
-                return TaskclusterDoor(plan.root_url, plan.doors, lambda: run.credentials, session, account).talk
+                # Connections for each run: none on which one run was answered is used for another.
+                upstream = Upstream(plan.root_url, self._tls)
+                stack.callback(upstream.close)
+                return TaskclusterDoor(upstream, plan.doors, lambda: run.credentials, account).talk
             case Door.EGRESS:
                 names = stack.enter_context(resolving(self._look_up))
                 return EgressDoor(plan.doors.destinations, names, account, self._limits).talk
@@ -75,15 +76,18 @@ class ProxyDoors:
 
 
 @asynccontextmanager
-async def open_doors(limits: TunnelLimits = DEFAULT_LIMITS, look_up: LookUp = look_up) -> AsyncIterator[ProxyDoors]:
+async def open_doors(
+    limits: TunnelLimits = DEFAULT_LIMITS, look_up: LookUp = look_up, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ProxyDoors]:
     """Give the port.
 
     Args:
         limits: of tunnels.
         look_up: how names are resolved.
+        tls: who is believed to be Taskcluster; None: as this host does.
     """
     _allow_descriptors()
-    yield ProxyDoors(look_up, limits)
+    yield ProxyDoors(look_up, limits, tls)
 
 
 def _allow_descriptors() -> None:

@@ -1,47 +1,31 @@
 """The Taskcluster door: requests of a script, signed with its run's credentials for less than those could do."""
 
+import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, final
 
-import aiohttp
-from yarl import URL
-
+from secureworker import __version__
 from secureworker.core.claim import Credentials
 from secureworker.core.doors import TASKCLUSTER_HOST, Doors
 from secureworker.core.paths import BadTarget, canonical, permits
 from secureworker.proxy import answers, hawk
 from secureworker.proxy.account import Account, Meter
+from secureworker.proxy.replies import BadReply, Reply
 from secureworker.proxy.requests import IDLE_SECONDS, Bad, Body, Head, read_head
+from secureworker.proxy.upstream import Broken, Connection, Upstream
 from secureworker.proxy.wire import Gone, Wire
 
 logger = logging.getLogger(__name__)
 
 NAME: Final = "taskcluster proxy"
 _HOSTS: Final = frozenset({TASKCLUSTER_HOST, f"{TASKCLUSTER_HOST}:80"})
-_NO_BODY: Final = frozenset({204, 304})
-_FINAL: Final = 200
-_AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-"""Headers that aiohttp would add."""
-
-
-class _Once:
-    """A body for one attempt: aiohttp may repeat a PUT whose connection broke, and this one is used up by then."""
-
-    def __init__(self, body: Body, meter: Meter) -> None:
-        self._body = body
-        self._meter = meter
-        self._begun = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._begun:
-            raise aiohttp.ClientConnectionError("the connection broke, and the body is used up")
-        self._begun = True
-        async for chunk in self._body.chunks():
-            self._meter.sent += len(chunk)
-            yield chunk
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_NO_CONTENT: Final = 204
+_USER_AGENT: Final = f"secureworker/{__version__}"
 
 
 @final
@@ -50,25 +34,22 @@ class TaskclusterDoor:
 
     def __init__(
         self,
-        root_url: str,
+        upstream: Upstream,
         doors: Doors,
         credentials: Callable[[], Credentials],
-        session: aiohttp.ClientSession,
         account: Account,
     ) -> None:
         """Serve one run.
 
         Args:
-            root_url: the only host that requests go to.
+            upstream: the only host that requests go to.
             doors: the routes and scopes.
             credentials: asked for each request: reclaiming the run renews them.
-            session: follows no proxy, and keeps no cookies.
             account: where requests are counted and refusals noted.
         """
-        self._root_url = root_url.rstrip("/")
+        self._upstream = upstream
         self._doors = doors
         self._credentials = credentials
-        self._session = session
         self._account = account
         self._signs: hawk.Signing | None = None
 
@@ -115,21 +96,9 @@ class TaskclusterDoor:
         body = Body(wire, head)
         if head.awaits_continue:
             await wire.send(answers.CONTINUE, IDLE_SECONDS)
-        begun = False
         try:
-            async with self._request(head, body, meter) as response:
-                if response.status < _FINAL:
-                    raise aiohttp.ClientConnectionError("an answer that is none")
-                begun = True
-                keep = head.persistent and body.complete
-                await self._relay(wire, head, response, meter, keep=keep)
-                return keep
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if body.problem is not None and not begun:
-                raise body.problem from error
-            if begun or isinstance(error.__cause__, Gone):
-                # The answer is cut short: only an end of the connection can say so.
-                raise Gone from error
+            return await self._exchange(wire, head, body, meter)
+        except (Broken, BadReply, TimeoutError, OSError) as error:
             # The task log says it once; a script could fill the worker's own by asking again and again.
             logger.debug("%s: %s cannot be passed on: %s", NAME, path, type(error).__name__)
             late = isinstance(error, TimeoutError)
@@ -137,23 +106,70 @@ class TaskclusterDoor:
                 head, 504 if late else 502, "Taskcluster does not answer" if late else "Taskcluster cannot be reached"
             ) from error
 
-    def _request(self, head: Head, body: Body, meter: Meter) -> "aiohttp.client._RequestContextManager":
-        """Begin the request: of the script's it has method, target, body, and a few headers."""
-        url = URL(self._root_url + head.target, encoded=True)
-        signed = hawk.Request(head.method, url.raw_path_qs, url.host or "", url.port or 0)
+    async def _exchange(self, wire: Wire, head: Head, body: Body, meter: Meter) -> bool:
+        """Make the request; again, where a connection was closed meanwhile that was kept from another one."""
+        while True:
+            connection = await self._upstream.connection()
+            kept = False
+            try:
+                connection.begin(self._written(head))
+                if whole := body.complete:
+                    reply = await connection.reply()
+                    await self._relay(wire, head, reply, connection, meter, keep=head.persistent)
+                else:
+                    reply, whole = await self._send_and_receive(wire, head, body, connection, meter)
+                kept = whole and reply.persistent and reply.ends(head.method)
+            except Broken:
+                if connection.fresh or not connection.silent or head.method not in _REPEATABLE or head.length != 0:
+                    raise
+            else:
+                return whole and head.persistent
+            finally:
+                if kept:
+                    self._upstream.keep(connection)
+                else:
+                    connection.close()
+
+    async def _send_and_receive(
+        self, wire: Wire, head: Head, body: Body, connection: Connection, meter: Meter
+    ) -> tuple[Reply, bool]:
+        """Send a body while an answer is waited for, and passed on: it may come before all of the body is sent.
+
+        Returns:
+            the answer, and whether all of the body was sent before it.
+        """
+        begun = False
+        try:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(_send(connection, body, meter, chunked=head.length is None))
+                reply = await connection.reply()
+                begun = True
+                whole = sending.done() and body.complete
+                await self._relay(wire, head, reply, connection, meter, keep=whole and head.persistent)
+                sending.cancel()
+        except ExceptionGroup as failures:
+            # Where an answer has begun, only an end of the connection can say that something is wrong.
+            raise (Gone() if begun else failures.exceptions[0]) from None
+        return reply, whole
+
+    def _written(self, head: Head) -> bytes:
+        """Write the request: of the script's it has method, target, and a few headers."""
+        path, _, query = head.target.partition("?")
+        target = head.target if query else path
+        signed = hawk.Request(head.method, target, self._upstream.host, self._upstream.port)
         authorization = self._signing().authorization(signed, int(time.time()), secrets.token_urlsafe(8))
-        headers = [*answers.to_taskcluster(head), ("Authorization", authorization)]
-        if head.length:
+        headers = [
+            ("Host", self._upstream.authority),
+            *answers.to_taskcluster(head),
+            ("Authorization", authorization),
+        ]
+        if not any(name == "user-agent" for name, _ in head.headers):
+            headers.append(("User-Agent", _USER_AGENT))
+        if head.length is None:
+            headers.append(("Transfer-Encoding", "chunked"))
+        elif head.length or head.get("content-length"):
             headers.append(("Content-Length", str(head.length)))
-        return self._session.request(
-            head.method,
-            url,
-            headers=headers,
-            data=None if body.complete else _Once(body, meter),
-            skip_auto_headers=_AUTOMATIC,
-            allow_redirects=False,
-            auto_decompress=False,
-        )
+        return f"{head.method} {target} HTTP/1.1\r\n".encode("ascii") + answers.lines(headers) + b"\r\n"
 
     def _signing(self) -> hawk.Signing:
         """Give what signs with the run's newest credentials."""
@@ -163,28 +179,42 @@ class TaskclusterDoor:
         return self._signs
 
     async def _relay(
-        self, wire: Wire, head: Head, response: aiohttp.ClientResponse, meter: Meter, *, keep: bool
+        self, wire: Wire, head: Head, reply: Reply, connection: Connection, meter: Meter, *, keep: bool
     ) -> None:
-        """Pass on an answer: its status, most headers, and its body as it is, in whatever encoding."""
-        headers = answers.to_script(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
-        )
-        length = response.headers.get("Content-Length")
-        empty = head.method == "HEAD" or response.status in _NO_BODY
-        chunked = not empty and length is None and not head.old
-        if length is not None:
-            headers.append(("Content-Length", str(int(length))))
+        """Pass on an answer: its status, most headers, and its body as it is, in whatever encoding.
+
+        Raises:
+            Gone: it is cut short, which only an end of the connection can say; or nobody takes it.
+        """
+        headers = answers.to_script(reply.headers)
+        has_body = reply.has_body(head.method)
+        chunked = has_body and reply.length is None and not head.old
+        if reply.length is not None and reply.status != _NO_CONTENT:
+            headers.append(("Content-Length", str(reply.length)))
         elif chunked:
             headers.append(("Transfer-Encoding", "chunked"))
-        if not keep or (length is None and not chunked and not empty):
+        if not keep or (has_body and reply.length is None and not chunked):
             headers.append(("Connection", "close"))
-        pending = answers.status_line(response.status, response.reason or "") + answers.lines(headers) + b"\r\n"
-        if not empty:
-            async for chunk in response.content.iter_any():
-                meter.received += len(chunk)
-                framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk
-                await wire.send(pending + framed if pending else framed, IDLE_SECONDS)
-                pending = b""
-            pending += b"0\r\n\r\n" if chunked else b""
+        pending = answers.status_line(reply.status, reply.reason) + answers.lines(headers) + b"\r\n"
+        try:
+            if has_body:
+                async for chunk in connection.body(reply):
+                    meter.received += len(chunk)
+                    framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk
+                    await wire.send(pending + framed if pending else framed, IDLE_SECONDS)
+                    pending = b""
+                pending += b"0\r\n\r\n" if chunked else b""
+        except (Broken, BadReply, TimeoutError) as error:
+            raise Gone from error
         if pending:
             await wire.send(pending, IDLE_SECONDS)
+
+
+async def _send(connection: Connection, body: Body, meter: Meter, *, chunked: bool) -> None:
+    """Send a request's body. Who takes no more of it may still answer."""
+    with suppress(Broken):
+        async for chunk in body.chunks():
+            await connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+            meter.sent += len(chunk)
+        if chunked:
+            await connection.send(b"0\r\n\r\n")
