@@ -96,25 +96,39 @@ class HttpInputs:
 
     async def gather(self, run: ClaimedRun, tasks: tuple[TaskId, ...]) -> tuple[Upstream, ...]:
         """Fetch the facts about tasks; several at a time, in the order of `tasks`."""
-        return await self._gather(run, tasks, Allowance(self._settings.statements_bytes))
+        total = Allowance(self._settings.statements_bytes)
+        found: dict[TaskId, Upstream] = {}
+
+        async def look(task_id: TaskId) -> None:
+            found[task_id] = await self._with_statements(run, await self._queue.facts(run, task_id), total)
+
+        await each(tasks, look, at_a_time=self._settings.at_a_time)
+        return tuple(found[task_id] for task_id in tasks)
 
     async def trace(self, run: ClaimedRun, tasks: tuple[TaskId, ...], rule: TraceRule) -> Ancestry:
         """Fetch the facts about tasks and all that they come from; see `ports.Inputs`."""
         total = Allowance(self._settings.statements_bytes)
         known: dict[TaskId, Upstream] = {}
+        decisions: dict[TaskId, DecisionFacts] = {}
+
+        async def look(task_id: TaskId) -> None:
+            known[task_id] = await self._queue.facts(run, task_id)
+
+        async def complete(upstream: Upstream) -> None:
+            known[upstream.task_id] = await self._with_statements(run, upstream, total)
+            if is_decision(upstream, rule):
+                decisions[upstream.task_id] = await self._decision(run, upstream, rule, total)
+
         try:
             async with asyncio.timeout(self._settings.trace_seconds):
+                # What comes next is in a definition: statements need not be waited for before it is known.
                 while unknown := follow(tasks, known, rule).unknown:
-                    known |= {each.task_id: each for each in await self._gather(run, unknown, total)}
-                decisions = [
-                    await self._decision(run, upstream, rule, total)
-                    for upstream in known.values()
-                    if is_decision(upstream, rule)
-                ]
+                    await each(unknown, look, at_a_time=self._settings.at_a_time)
+                await each(tuple(known.values()), complete, at_a_time=self._settings.at_a_time)
         except TimeoutError as error:
             seconds = self._settings.trace_seconds
             raise ServiceError(f"the inputs could not be followed to the tree within {seconds:g} s") from error
-        return Ancestry(tuple(known.values()), tuple(decisions))
+        return Ancestry(tuple(known.values()), tuple(decisions[task_id] for task_id in known if task_id in decisions))
 
     async def _decision(self, run: ClaimedRun, upstream: Upstream, rule: TraceRule, total: Allowance) -> DecisionFacts:
         content = bytearray()
@@ -142,17 +156,7 @@ class HttpInputs:
             return found
         return await asyncio.to_thread(make_tree, found.refs, found.file, *about)
 
-    async def _gather(self, run: ClaimedRun, tasks: tuple[TaskId, ...], total: Allowance) -> tuple[Upstream, ...]:
-        found: dict[TaskId, Upstream] = {}
-
-        async def look(task_id: TaskId) -> None:
-            found[task_id] = await self._look(run, task_id, total)
-
-        await each(tasks, look, at_a_time=self._settings.at_a_time)
-        return tuple(found[task_id] for task_id in tasks)
-
-    async def _look(self, run: ClaimedRun, task_id: TaskId, total: Allowance) -> Upstream:
-        upstream = await self._queue.facts(run, task_id)
+    async def _with_statements(self, run: ClaimedRun, upstream: Upstream, total: Allowance) -> Upstream:
         if upstream.definition is None or upstream.last is None or upstream.last.state != "completed":
             # Without a completed run its statements are not looked at, whatever they are.
             return upstream
@@ -160,7 +164,7 @@ class HttpInputs:
         for name, limit in _STATEMENTS:
             content = bytearray()
             try:
-                what = Input(task_id, upstream.last.run_id, name, _NO_DIGEST)
+                what = Input(upstream.task_id, upstream.last.run_id, name, _NO_DIGEST)
                 await self._into_memory(run, what, content, limit, total)
             except _Absent as absent:
                 if name != PROVENANCE:
