@@ -175,7 +175,8 @@ def _of_worker(
         case SignerMet():
             return replace(standing, signer=cut(happening.fingerprint, MOST_NAME))
         case Appended():
-            return replace(standing, audit=replace(happening, note=cut(happening.note, MOST_NOTE)))
+            head = replace(happening, origin=cut(happening.origin, MOST_NAME), note=cut(happening.note, MOST_NOTE))
+            return replace(standing, audit=head)
         case StateEntered():
             return _enter(standing, happening, now)
         case SelfTested():

@@ -32,7 +32,7 @@ DARK: Final[Mapping[str, str]] = {
 }
 """Every colour of text has a contrast of 4.5 to 1 or more against both grounds: WCAG 2.2, level AA."""
 
-SHADES: Final = ("#2f6fb7", "#7a4fb0", "#2b7a6f", "#a05a12")
+SHADES: Final = ("#3d82d0", "#9a68d0", "#2f9080", "#b9702a")
 """Of neighbouring phases, in turn; at least 3 to 1 against both grounds."""
 
 _RULES: Final = """

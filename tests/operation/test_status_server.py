@@ -22,6 +22,7 @@ from secureworker.testing import TASK_ID
 from tests.end_to_end.daemon import eventually
 from tests.operation.conftest import Serve, Served
 
+TASK = TaskId(TASK_ID)
 HERE = b"Host: localhost\r\n\r\n"
 
 
@@ -30,7 +31,7 @@ def status_of(answer: bytes) -> int:
 
 
 async def test_page_document_and_log_are_served(served: Served) -> None:
-    served.board.saw(Claimed(TASK_ID, RunId(0), "a task"))
+    served.board.saw(Claimed(TASK, RunId(0), "a task"))
     (served.logs / f"{TASK_ID}-0.log").write_text("the script has begun\n")
 
     pages = {path: await served.get(path) for path in ("/", "/status.json", f"/runs/{TASK_ID}/0/log")}
@@ -115,7 +116,7 @@ async def test_what_is_no_request_to_read_is_refused(served: Served, sent: bytes
     ],
 )
 async def test_no_path_leads_to_a_file_but_the_log_of_a_run_that_is_ours(served: Served, path: str) -> None:
-    served.board.saw(Claimed(TASK_ID, RunId(0), "a task"))
+    served.board.saw(Claimed(TASK, RunId(0), "a task"))
     for name in (f"{TASK_ID}-0.log", f"{TASK_ID}-1.log", "AAAAAAAAQACAAAAAAAAAAA-0.log"):
         (served.logs / name).write_text("a log")
     status, _, body = await served.get(path)
@@ -124,14 +125,14 @@ async def test_no_path_leads_to_a_file_but_the_log_of_a_run_that_is_ours(served:
 
 
 async def test_the_log_of_a_run_that_has_ended_is_not_served(served: Served) -> None:
-    served.board.saw(Claimed(TASK_ID, RunId(0), "a task"))
-    served.board.saw(PhaseEntered(TASK_ID, RunId(0), Phase.ENDED))
+    served.board.saw(Claimed(TASK, RunId(0), "a task"))
+    served.board.saw(PhaseEntered(TASK, RunId(0), Phase.ENDED))
     (served.logs / f"{TASK_ID}-0.log").write_text("a log")
     assert (await served.get(f"/runs/{TASK_ID}/0/log"))[0] == 404
 
 
 async def test_a_link_in_the_place_of_a_log_is_not_followed(served: Served, tmp_path: Path) -> None:
-    served.board.saw(Claimed(TASK_ID, RunId(0), "a task"))
+    served.board.saw(Claimed(TASK, RunId(0), "a task"))
     (tmp_path / "secret").write_text("a secret")
     (served.logs / f"{TASK_ID}-0.log").symlink_to(tmp_path / "secret")
     assert (await served.get(f"/runs/{TASK_ID}/0/log"))[0] == 404
