@@ -35,6 +35,7 @@ from secureworker.host.confine import (
     leave_network,
 )
 from secureworker.host.documents import BadDocument, Document, parse
+from secureworker.host.readiness import readiness
 from secureworker.host.userns import set_aside
 from secureworker.signing import wire
 from secureworker.signing.desk import Bounds, SignedRuns
@@ -145,6 +146,8 @@ def run(settings: SignerSettings, channel: socket.socket | None) -> None:
         HostError: it cannot start. The worker at the other end of `channel` was told why.
     """
     with ExitStack() as stack:
+        # Before the system-call filter: no socket can be made behind it.
+        manager = stack.enter_context(readiness(os.environ))
         try:
             server, log, stop = _prepare(settings, channel, stack)
         except SecureworkerError as error:
@@ -153,6 +156,7 @@ def run(settings: SignerSettings, channel: socket.socket | None) -> None:
         except Exception as error:
             _tell(channel, HostError(f"the signer cannot start: {type(error).__name__}; its own log says more"))
             raise
+        manager.tell()
         reason = server.serve(channel, stop=stop)
         try:
             log.append(AuditRecord(Event.SIGNER_STOP, details=(("reason", reason),)), "signer")
