@@ -6,6 +6,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from enum import Enum
+from types import TracebackType
 from typing import TextIO
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -31,9 +32,18 @@ def configure(chosen: LogFormat, *, verbose: bool = False, stream: TextIO | None
     handler.setFormatter(JsonLines() if chosen is LogFormat.JSON else HumanLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # What nobody caught, and what libraries warn of, is a line as every other.
+    sys.excepthook = _log_uncaught
+    logging.captureWarnings(capture=True)
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger(__name__).critical(
+        "ended by an error of its own: %s", kind.__name__, exc_info=(kind, error, trace)
+    )
 
 
 def harmless(text: str) -> str:

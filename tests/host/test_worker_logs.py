@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +18,10 @@ def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     quiet = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp", "mohawk", "taskcluster", "urllib3")}
+    hook = sys.excepthook
     yield io.StringIO()
+    sys.excepthook = hook
+    logging.captureWarnings(capture=False)
     root.handlers[:], level = before
     root.setLevel(level)
     for name, value in quiet.items():
@@ -81,3 +86,20 @@ def test_details_are_logged_only_where_asked_for_and_those_of_libraries_never(
     logging.getLogger("taskcluster.aio.asyncutils").debug("HTTP Payload: a secret")
     logging.getLogger("mohawk.base").debug("calculating payload hash from: a secret")
     assert len(stream.getvalue().splitlines()) == lines
+
+
+@pytest.mark.parametrize("chosen", list(LogFormat))
+def test_what_nobody_caught_is_a_line_of_the_log_too(chosen: LogFormat) -> None:
+    program = (
+        "import warnings; from secureworker.host.logs import *; "
+        f"configure(LogFormat({chosen.value!r})); warnings.warn('old'); raise KeyError('a bug')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    if chosen is LogFormat.JSON:
+        warning, error = (json.loads(line) for line in ended.stderr.splitlines())
+        assert "old" in warning["message"]
+        assert (error["level"], error["message"]) == ("critical", "ended by an error of its own: KeyError")
+        assert "a bug" in error["traceback"]
+    else:
+        assert "CRITICAL ended by an error of its own: KeyError\n    Traceback" in ended.stderr
