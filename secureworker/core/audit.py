@@ -114,6 +114,7 @@ SIGNERS_OWN: Final = frozenset(
 DIGESTS: Final = frozenset(
     {
         "policy",
+        "trust",
         "task",
         "script",
         "sandboxTemplate",

@@ -65,7 +65,8 @@ def policy_record(policy: Policy) -> AuditRecord:
         ("rootUrl", text(policy.root_url)),
         ("scripts", len(policy.scripts)),
     )
-    return AuditRecord(Event.POLICY_LOAD, digests=(("policy", policy.sha256),), details=details)
+    trust = () if policy.trust_file is None else (("trust", policy.trust_file.sha256),)
+    return AuditRecord(Event.POLICY_LOAD, digests=(("policy", policy.sha256), *trust), details=details)
 
 
 def resolution_record(claim: Claim, resolution: Resolution, reason: str = "") -> AuditRecord:

@@ -11,9 +11,10 @@ from secureworker.core.decide import Admitted, decide
 from secureworker.core.doors import Destination, Doors
 from secureworker.core.errors import AuditEnded, AuditError, BadArtifact, HostError, SandboxError, SignerLost
 from secureworker.core.happening import Hindrance, StateEntered
+from secureworker.core.ids import Sha256
 from secureworker.core.outcome import ExitStatus, KilledBySignal, Resolution
 from secureworker.core.paths import Route
-from secureworker.core.plan import Plan
+from secureworker.core.plan import PinnedFile, Plan
 from secureworker.core.secrets import HostFile, SecretFile, TaskclusterSecret
 from secureworker.core.templates import Template
 from secureworker.ports import ArtifactStore, Network, Queue, Sandbox, Workspace
@@ -25,6 +26,7 @@ from secureworker.worker.audited import (
     AuditedSandbox,
     AuditedSecrets,
     AuditedStore,
+    policy_record,
 )
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.tools import Tools
@@ -305,3 +307,13 @@ def test_a_script_that_is_given_nothing_leaves_no_record_of_it() -> None:
         return world
 
     assert run_virtual(scenario()).audit.records == []
+
+
+def test_a_policy_is_written_down_with_the_digest_of_the_trust_file_that_it_names() -> None:
+    policy = a_policy(a_script())
+    assert policy_record(policy).digests == (("policy", policy.sha256),)
+    file = PinnedFile("/etc/trust.yml", Sha256("ab" * 32))
+    assert policy_record(replace(policy, trust_file=file)).digests == (
+        ("policy", policy.sha256),
+        ("trust", file.sha256),
+    )
