@@ -176,8 +176,22 @@ async def test_every_line_of_a_json_log_is_json(here: Here) -> None:
     assert await worker.exit_code() == 1, worker.log
     lines = [json.loads(line) for line in worker.log.splitlines()]
     assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
-    assert {"secureworker.worker.run", "secureworker.signer"} <= {line["logger"] for line in lines}
     assert {"debug", "info", "error"} <= {line["level"] for line in lines}
+
+
+async def test_the_lines_of_a_workers_signer_are_json_too(here: Here) -> None:
+    worker = await started(here)
+    worker.signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0, worker.log
+    (log,) = (here.directory / "state" / "audit").glob("*.jsonl")
+    with log.open("ab") as file:
+        file.write(b'{"half a rec')
+    worker = await started(here, "--log-format", "json")
+    worker.signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0, worker.log
+    lines = [json.loads(line) for line in worker.log.splitlines()]
+    (from_signer,) = [line for line in lines if line["logger"] == "secureworker.audit.log"]
+    assert from_signer["message"] == "audit log: the last stop left 12 bytes of an unfinished record"
 
 
 async def test_a_json_log_of_a_start_that_fails_is_json_too(here: Here) -> None:
