@@ -123,7 +123,14 @@ async def _serve_once(
         tools, queue = wrap(made, audited)
         logger.info("claiming tasks of %s", tools.policy.worker_pool)
         shutdown = Shutdown(tools.clock, settings.drain_seconds, None if reloading is None else reloading.again)
-        loop = ClaimLoop(queue, tools, shutdown, capacity=settings.capacity, tasks=settings.tasks)
+        loop = ClaimLoop(
+            queue,
+            tools,
+            shutdown,
+            capacity=settings.capacity,
+            tasks=settings.tasks,
+            idle_seconds=settings.idle_seconds,
+        )
         ended = await supervise(loop.serve(events), *held.keepers(shutdown))
         if held.lapsed and ended.fault is None:
             ended = replace(ended, fault=HostError(f"{held.lapsed[0]}; give this worker new ones"))

@@ -43,6 +43,8 @@ class Settings:
     """How many tasks are run at once; no more than the policy allows."""
     tasks: int | None = None
     """End after this many tasks."""
+    idle_seconds: float | None = None
+    """End when there was no task for so long; None: never."""
     out_of_reach: tuple[str, ...] = ()
     """Files that the self-test shows a script cannot get at, beside the key."""
     credentials_directory: str | None = None

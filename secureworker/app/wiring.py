@@ -33,6 +33,7 @@ from secureworker.operation.latency import TimedAuditLog, TimedSigner
 from secureworker.ports import AuditLog, LiveLogs
 from secureworker.proxy.doors import open_doors
 from secureworker.queue.claiming import TaskclusterQueue, ask_time, check_queue, open_calls
+from secureworker.queue.quarantine import Quarantine
 from secureworker.queue.services import Services
 from secureworker.queue.upstream import UpstreamTasks
 from secureworker.registration.source import Held, Surroundings, begin
@@ -135,6 +136,7 @@ async def wired(
                         Evidence(signer),
                         Clocks(server_time, functools.partial(ask_time, calls)),
                         Expiry(held.own, clock),
+                        Quarantine(calls, settings.identity, held.own.current, clock),
                     )
                 ),
                 watcher=watcher,

@@ -207,8 +207,23 @@ Examples:
     metavar="N",
     help="How many tasks to run at once; at most what the policy allows by max-capacity.",
 )
-@click.option("--tasks", envvar="SECUREWORKER_TASKS", type=click.IntRange(1), metavar="N", help="End after N tasks.")
-@click.option("--once", is_flag=True, help="The same as --tasks 1.")
+@click.option(
+    "--max-tasks",
+    "--tasks",
+    "tasks",
+    envvar=["SECUREWORKER_MAX_TASKS", "SECUREWORKER_TASKS"],
+    type=click.IntRange(1),
+    metavar="N",
+    help="End after N tasks.",
+)
+@click.option("--once", is_flag=True, help="The same as --max-tasks 1.")
+@click.option(
+    "--idle-timeout",
+    envvar="SECUREWORKER_IDLE_TIMEOUT",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="End when there was no task for so long; seen when a poll ends, which takes up to 20 s.",
+)
 @click.pass_context
 def command(context: click.Context, /, **options: Any) -> None:
     """Claim tasks of the policy's worker pool and run them, until told to end.
@@ -310,6 +325,7 @@ def _serve(options: Mapping[str, Any], own: "Own", wrap: "Wrap | None") -> int:
         drain_seconds=options["drain_seconds"],
         capacity=options["capacity"],
         tasks=1 if options["once"] else options["tasks"],
+        idle_seconds=options["idle_timeout"],
         out_of_reach=(str(Path(options["policy"]).absolute()), *own.files, *live_log_secrets(live_logs)),
         credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"),
         signer=options["signer"],

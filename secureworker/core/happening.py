@@ -59,7 +59,10 @@ class Hindrance:
     """A sentence for the operator: what is found, and what to do."""
 
 
-HINDRANCES = ("disk", "inodes", "memory", "clock", "runtime", "signer", "audit", "credentials", "cgroup", "host")
+HINDRANCES = (
+    *("disk", "inodes", "memory", "clock", "runtime", "cgroup", "host"),
+    *("signer", "audit", "credentials", "quarantine"),
+)
 """All there are, so that each has its own time series from the start."""
 
 

@@ -18,6 +18,7 @@ from secureworker.core.errors import (
 from secureworker.core.happening import Faulted, Hindrance, State, StateEntered
 from secureworker.core.outcome import Errored, Exited, Outcome
 from secureworker.ports import ClaimedRun, Events, Queue
+from secureworker.worker.idle import Idle
 from secureworker.worker.mending import Mending
 from secureworker.worker.run import run_claim
 from secureworker.worker.shutdown import Shutdown
@@ -54,7 +55,14 @@ class ClaimLoop:
     """One worker's loop. `capacity` runs at a time."""
 
     def __init__(
-        self, queue: Queue, tools: Tools, shutdown: Shutdown, *, capacity: int = 1, tasks: int | None = None
+        self,
+        queue: Queue,
+        tools: Tools,
+        shutdown: Shutdown,
+        *,
+        capacity: int = 1,
+        tasks: int | None = None,
+        idle_seconds: float | None = None,
     ) -> None:
         self._queue = queue
         self._tools = tools
@@ -62,6 +70,7 @@ class ClaimLoop:
         self._capacity = capacity
         self._tasks = tasks
         """Claim no more than this many in all; None: no limit."""
+        self._idle = Idle(tools.clock, idle_seconds)
         self._failures = 0
         """Claims in a row that could not be made, for whatever reason."""
         self._refusals = 0
@@ -98,6 +107,9 @@ class ClaimLoop:
 
     async def _claim_until_told(self, runs: asyncio.TaskGroup) -> None:
         while not self._shutdown.begun and self._claimed != self._tasks:
+            if not self._running and (why := self._idle.reason_to_end()):
+                self._shutdown.drain(why)
+                return
             free = self._free_places()
             if not free:
                 self._enter(State.FULL, "a run must be alone on this worker" if self._alone else "")
@@ -222,6 +234,7 @@ class ClaimLoop:
         self._learn_from(await run_claim(run, self._tools, self._shutdown, unwanted))
         self._running.discard(str(run.claim))
         self._alone -= alone
+        self._idle.worked()
         self._run_ended.set()
 
     def _learn_from(self, outcome: Outcome) -> None:
