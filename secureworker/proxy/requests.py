@@ -56,7 +56,10 @@ class Head:
 
     def get(self, name: str) -> str:
         """Give a header, the first of its name; empty where there is none."""
-        return next((value for known, value in self.headers if known == name), "")
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return ""
 
     @property
     def listed(self) -> frozenset[str]:

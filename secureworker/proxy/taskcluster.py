@@ -52,6 +52,8 @@ class TaskclusterDoor:
         self._credentials = credentials
         self._account = account
         self._signs: hawk.Signing | None = None
+        self._own = secrets.token_urlsafe(12)
+        self._asked = 0
 
     async def talk(self, wire: Wire) -> None:
         """Answer the requests of a connection, one after the other."""
@@ -157,7 +159,7 @@ class TaskclusterDoor:
         path, _, query = head.target.partition("?")
         target = head.target if query else path
         signed = hawk.Request(head.method, target, self._upstream.host, self._upstream.port)
-        authorization = self._signing().authorization(signed, int(time.time()), secrets.token_urlsafe(8))
+        authorization = self._signing().authorization(signed, int(time.time()), self._nonce())
         headers = [
             ("Host", self._upstream.authority),
             *answers.to_taskcluster(head),
@@ -170,6 +172,11 @@ class TaskclusterDoor:
         elif head.length or head.get("content-length"):
             headers.append(("Content-Length", str(head.length)))
         return f"{head.method} {target} HTTP/1.1\r\n".encode("ascii") + answers.lines(headers) + b"\r\n"
+
+    def _nonce(self) -> str:
+        """Give what no other request of any run is signed with. Chance, which is slow, is asked once for each run."""
+        self._asked += 1
+        return f"{self._own}{self._asked}"
 
     def _signing(self) -> hawk.Signing:
         """Give what signs with the run's newest credentials."""
