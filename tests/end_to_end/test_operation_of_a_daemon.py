@@ -49,9 +49,10 @@ class Manager:
 
 
 async def started(here: Here, *more: str, **environment: str) -> Worker:
+    claims = here.wire.count("claim-work")
     worker = await Worker.start(here.arguments(*more), here.directory / "worker.log", **environment)
     here.workers.append(worker)
-    await eventually(lambda: worker.ended or here.wire.count("claim-work"), "the first claim")
+    await eventually(lambda: worker.ended or here.wire.count("claim-work") > claims, "the first claim")
     assert not worker.ended, worker.log
     return worker
 
