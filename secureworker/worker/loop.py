@@ -36,8 +36,8 @@ HINDERED_SECONDS = 10.0
 MOST_AT_ONCE = 32
 """Tasks that one claimWork may ask for (`maximum` in the Queue's schema)."""
 POLL_SECONDS = 1.0
-"""The least time from one empty answer to the next request. Taskcluster holds an empty answer back for 20 s; one that
-does not must not be asked in a tight loop."""
+"""The least time from an answer without a run to the next request. Taskcluster holds an empty one back for 20 s; a
+Queue that does not must not be asked in a tight loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,16 @@ class ClaimLoop:
             if not room or self._shutdown.begun:
                 continue
             self._enter(State.CLAIMING)
+            asked = self._tools.clock.monotonic()
             # One request at a time. A place that becomes free meanwhile is asked for with the next one, which is as
             # soon as there is a task at all: the Queue holds back only the answer that there is none.
-            for place, run in enumerate(await self._ask(room)):
-                self._begin(run, runs, wanted=place < room)
+            answer = await self._ask(room)
+            begun = [self._begin(run, runs, wanted=place < room) for place, run in enumerate(answer)]
+            if not any(begun):
+                await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
 
     async def _ask(self, free: int) -> tuple[ClaimedRun, ...]:
         """Ask the Queue once; where that gives nothing, return only when it makes sense to ask again."""
-        asked = self._tools.clock.monotonic()
         try:
             # Never cancelled, whatever the operator asks for meanwhile: the answer may hold a claim.
             answer = await self._queue.claim(free)
@@ -154,8 +156,6 @@ class ClaimLoop:
             return ()
         self._failures = self._refusals = 0
         self._ever_answered = True
-        if not answer:
-            await self._shutdown.pause(asked + POLL_SECONDS - self._tools.clock.monotonic())
         return answer
 
     async def _room_for(self, runs: int) -> int:
@@ -217,18 +217,20 @@ class ClaimLoop:
         logger.error("%s: %s", why, fault)
         self._shutdown.drain(why)
 
-    def _begin(self, run: ClaimedRun, runs: asyncio.TaskGroup, *, wanted: bool) -> None:
+    def _begin(self, run: ClaimedRun, runs: asyncio.TaskGroup, *, wanted: bool) -> bool:
+        """Begin a run; say whether it is one that can be begun."""
         name = str(run.claim)
         if name in self._running:
             # It has its places under this name, and whatever was reported would be about it.
             logger.error("%s: the Queue gave this run to this worker again while it is under way; left alone", name)
-            return
+            return False
         self._claimed += 1
         self._running.add(name)
         unwanted = self._shutdown.reason if self._shutdown.begun else "" if wanted else "the Queue gave more than asked"
         alone = not unwanted and runs_alone(run.claim.task, self._tools.policy)
         self._alone += alone
         runs.create_task(self._carry_out(run, unwanted, alone=alone), name=f"run {name}")
+        return True
 
     async def _carry_out(self, run: ClaimedRun, unwanted: str, *, alone: bool) -> None:
         self._learn_from(await run_claim(run, self._tools, self._shutdown, unwanted))

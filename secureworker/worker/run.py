@@ -40,6 +40,8 @@ LATE_LOG_UPLOAD_TIME = timedelta(seconds=30)
 """For the log of a run that is over: the Queue takes it for 25 minutes, but the next task waits."""
 REPORT_PAUSES_SECONDS = (0.3, *RETRY_SECONDS)
 """Between two attempts to report; the last one repeats."""
+REPORT_MARGIN_SECONDS = 5.0
+"""Before a claim ends no report is tried again: this host's clock may be that much behind the Queue's. Seed 1640."""
 HURRY_SECONDS = 10.0
 """What is left to a run's end when the operator asked to stop now: log and report, then the process ends."""
 
@@ -256,7 +258,7 @@ async def _report_until(run: ClaimedRun, resolution: Resolution, clock: Clock, l
             logger.warning("%s: not resolved yet, trying again: %s", run.claim, error)
             await clock.sleep(REPORT_PAUSES_SECONDS[min(attempt, len(REPORT_PAUSES_SECONDS) - 1)])
             # Looked at after the pause: it may have been renewed meanwhile, or have ended.
-            if lease.remaining() <= 0:
+            if lease.remaining() <= REPORT_MARGIN_SECONDS:
                 raise
         attempt += 1
 

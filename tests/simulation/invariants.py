@@ -49,7 +49,17 @@ def _of_the_loop(record: Record) -> Iterator[str]:
         alive += by
         if alive > record.capacity:
             yield f"{alive} scripts ran at once, and there are {record.capacity} places"
-            return
+            break
+    yield from _alone(record)
+
+
+def _alone(record: Record) -> Iterator[str]:
+    """An exclusive script never overlaps another."""
+    lives = [(run, started, dead) for run in record.runs for started, dead in run.scripts]
+    for one, started, dead in lives:
+        beside = [other.name for other, begun, over in lives if other is not one and begun < dead and started < over]
+        if one.exclusive and beside:
+            yield f"the script of {one.name} runs alone, and ran beside those of {', '.join(beside)}"
 
 
 def _heard_of(run: RunRecord, _: Record) -> Iterator[str]:

@@ -57,6 +57,8 @@ class RunRecord:
     uploads: list[Upload] = field(default_factory=list)
     scripts: list[tuple[float, float]] = field(default_factory=list)
     """(started, dead)."""
+    exclusive: bool = False
+    """Its script runs alone."""
     signed: list[dict[str, str]] = field(default_factory=list)
     """Digests by artifact name, of each statement."""
     resolved: str = ""

@@ -5,15 +5,16 @@ import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from secureworker.core.audit import AuditRecord
 from secureworker.core.happening import Hindrance
+from secureworker.core.ids import ScriptName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus, KilledBySignal
 from secureworker.core.plan import Limits, OutputRules, Plan
-from secureworker.core.policy import Policy
+from secureworker.core.policy import PayloadEquals, Policy
 from secureworker.ports import Artifact, Network, Queue, SignedFile, Statement, TaskLog, Workspace
 from secureworker.testing import (
     FAKE_CHECKS,
@@ -51,6 +52,8 @@ HORIZON_SECONDS = 1800.0
 """When the operator asks to stop, whatever else was asked for."""
 PATIENCE_SECONDS = 20_000.0
 """A loop that runs for longer does not end."""
+ALONE = "alone"
+"""The script that runs alone, in most of the worlds."""
 _LETTERS = ("RA", "RQ", "Rg", "Rw", "SA", "SQ")
 TASK_IDS = tuple(f"ddVaxIRdRAaAAr5ryHnO{letters}" for letters in _LETTERS)
 
@@ -75,7 +78,9 @@ class SimulatedSandbox:
             return await one.run(plan, workspace, log, network)
         finally:
             if one.alive:
-                self.queue.runs[f"{plan.task_id}/{int(plan.run_id)}"].record.scripts.append((began, self.fate.now()))
+                record = self.queue.runs[f"{plan.task_id}/{int(plan.run_id)}"].record
+                record.scripts.append((began, self.fate.now()))
+                record.exclusive = plan.exclusive
             self.fate.step(f"{plan.task_id}: its script is dead")
 
     async def self_test(self) -> tuple[str, ...]:
@@ -305,7 +310,8 @@ class Scenario:
         for task_id in TASK_IDS[: draw.randint(1, 5)]:
             await asyncio.sleep(draw.choice((0.0, draw.uniform(0, 60), draw.uniform(0, 600))))
             # Every fifth is refused.
-            self.queue.create(task_id, schedulerId=draw.choice((*("test-scheduler",) * 4, "another-scheduler")))
+            scheduler = draw.choice((*("test-scheduler",) * 4, "another-scheduler"))
+            self.queue.create(task_id, schedulerId=scheduler, payload={"do": draw.choice((ALONE, "build", "build"))})
 
     async def _end(self) -> None:
         await asyncio.sleep(HORIZON_SECONDS)
@@ -315,13 +321,15 @@ class Scenario:
 def _policy(fate: Fate) -> Policy:
     draw = fate.random
     run_time = timedelta(seconds=draw.choice((10.0, 120.0, 3600.0)))
-    script = a_script(
+    build = a_script(
+        when=PayloadEquals("do", "build"),
         limits=Limits(run_time, 2**28, 64, 1.0, 2**30, 10_000, 2**20, 256),
         grace=timedelta(seconds=draw.choice((0.0, 1.0, 10.0))),
         repeatable=draw.random() < 0.7,
         outputs=OutputRules(("public/**",), 2**30, 2**30, 100, on_failure=draw.random() < 0.5),
     )
-    return a_policy(script)
+    alone = replace(build, name=ScriptName(ALONE), when=PayloadEquals("do", ALONE), exclusive=draw.random() < 0.7)
+    return a_policy(build, alone)
 
 
 def play(seed: int, replaced: Replaced | None = None) -> Record:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -100,6 +100,13 @@ def test_a_promise_about_the_loop_that_is_broken_is_seen(changes: dict[str, Any]
     assert any(broken in found for found in violations(replace(a_record(), **changes)))
 
 
+def test_a_script_beside_one_that_runs_alone_is_seen() -> None:
+    one, other = a_record().runs[0], a_record(scripts=[(14.0, 20.0)]).runs[0]
+    beside = Record(0, capacity=2, runs=[replace(one, exclusive=True), replace(other, name="other/0")], ended=50.0)
+    assert any("runs alone, and ran beside those of other/0" in found for found in violations(beside))
+    assert violations(replace(beside, runs=[one, replace(other, name="other/0")])) == []
+
+
 @dataclass
 class _Changed:
     """Another object, but for what a stand-in does otherwise."""
@@ -170,6 +177,14 @@ class _Losing:
         await self.store.put_error(run, name, reason, message)
 
 
+class _Impatient(_Changed):
+    """Turns in which everybody is beside everybody."""
+
+    @contextlib.asynccontextmanager
+    async def take(self, *, alone: bool) -> AsyncIterator[None]:  # noqa: ARG002 - the lock's
+        yield
+
+
 def runs_changed(change: Callable[[Any], Any]) -> Replaced:
     return Replaced(queue=lambda queue, _: _Giving(queue, change))
 
@@ -189,6 +204,7 @@ def tools_changed(**change: Callable[[Any], Any]) -> Replaced:
         (runs_changed(_NeverRenews), "its script lived until"),
         (tools_changed(sandbox=_Unstoppable), "its script lived until"),
         (tools_changed(store=_Losing), "was signed, and is missing"),
+        (tools_changed(turns=_Impatient), "runs alone, and ran beside"),
     ],
 )
 def test_a_worker_with_a_broken_part_is_found_out_by_some_seed(replaced: Replaced, broken: str) -> None:

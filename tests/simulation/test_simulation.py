@@ -44,6 +44,8 @@ def test_the_worlds_are_not_all_alike() -> None:
     assert any(run.unwanted for run in runs), "no claim was answered after the end"
     assert any(len(run.reports) > 1 for run in runs), "no report was tried again"
     assert any(len(run.leases) > 1 for run in runs), "no claim was renewed"
+    several = [record for record in records if record.capacity > 1 and len(record.runs) > 1]
+    assert any(run.exclusive for record in several for run in record.runs), "no script had to run alone"
     assert any(record.slow_by for record in records), "no clock jumped back"
     assert any(run.told_lost is not None and run.scripts for run in runs), "no run was lost while its script ran"
 
