@@ -107,11 +107,9 @@ def _file(origin: Origin) -> bytes:
         HostError: an object of the mirror is not what its name says.
     """
     mirror = origin.repository.mirror
+    # Its first line is `tree`, a space, and the name of one: git writes no other.
     head, _, _ = _object(mirror, "commit", origin.revision).partition(b"\n")
-    what, _, tree = head.partition(b" ")
-    if what != b"tree":
-        raise HostError(f"{origin.revision} of the mirror {mirror} is no commit as git writes them")
-    mode, blob = _entry(_object(mirror, "tree", tree.decode("ascii", "replace")))
+    mode, blob = _entry(_object(mirror, "tree", head.decode("ascii", "replace").removeprefix("tree ")))
     # A link's content is where it leads; a module and a directory have none.
     if mode not in {b"100644", b"100755"}:
         raise LookupError("it is no file")
@@ -153,26 +151,30 @@ def _git(mirror: str, *words: str) -> tuple[int, bytes]:
     return code, output
 
 
-def _run(argv: list[str], given: bytes) -> tuple[int, bytes]:
+def _run(argv: list[str], given: bytes, seconds: float = _SECONDS) -> tuple[int, bytes]:
     try:
         done = subprocess.run(
-            argv, input=given, env=_ENVIRONMENT, cwd="/", capture_output=True, timeout=_SECONDS, check=False
+            argv, input=given, env=_ENVIRONMENT, cwd="/", capture_output=True, timeout=seconds, check=False
         )
     except OSError as error:
         raise HostError(f"{argv[0]} cannot be started: {error.strerror}; install it") from error
     except subprocess.TimeoutExpired as error:
-        raise ServiceError(f"{argv[0]} took more than {_SECONDS} s") from error
+        raise ServiceError(f"{argv[0]} took more than {seconds:g} s") from error
     return done.returncode, done.stdout
 
 
-def render(template: Json, context: dict[str, Json], task_id: TaskId) -> tuple[Json, str]:
+def render(template: Json, context: dict[str, Json], task_id: TaskId, *, seconds: float = _SECONDS) -> tuple[Json, str]:
     """Render in a process of its own, which cannot take more time and memory than it has.
 
     Returns:
         what it is, or why it could not be rendered.
+
+    Raises:
+        HostError: the process cannot be started.
+        ServiceError: it was not given `seconds` of time by this host.
     """
     given = json.dumps({"template": template, "context": context, "taskId": task_id}).encode()
-    code, output = _run([sys.executable, "-I", "-m", "secureworker.artifacts.rendering"], given)
+    code, output = _run([sys.executable, "-I", "-m", "secureworker.artifacts.rendering"], given, seconds)
     try:
         answer = json.loads(output) if code == 0 else {}
     except ValueError:

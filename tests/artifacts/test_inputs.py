@@ -272,20 +272,31 @@ async def test_a_spool_that_cannot_be_written_is_the_operators_to_repair(
         await inputs.fetch(run, (an_input("a", b"a"),), MIB, place)
 
 
-async def test_a_disk_that_is_full_is_the_operators_to_empty(
+async def test_a_disk_that_takes_no_more_is_the_operators_to_empty(
+    inputs: HttpInputs, deployment: Deployment, place: Workspace, run: UploadRun
+) -> None:
+    deployment.contents = {"a": bytes(MIB)}
+    # Something that can be opened, and then takes nothing: as write(2) says of a full disk, but by another number.
+    os.mkfifo(Path(place.spool, "input-0"))
+    reader = os.open(Path(place.spool, "input-0"), os.O_RDONLY | os.O_NONBLOCK)
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        os.close(reader)
+        return web.Response(body=bytes(MIB))
+
+    deployment.next.append(answer)
+    with pytest.raises(HostError, match="an input cannot be written: Broken pipe; is the disk full"):
+        await inputs.fetch(run, (an_input("a", bytes(MIB)),), MIB, place)
+    assert found(place) == {}
+
+
+async def test_a_place_that_cannot_be_made_is_the_operators_to_repair(
     inputs: HttpInputs, deployment: Deployment, place: Workspace, run: UploadRun
 ) -> None:
     deployment.contents = {"a": b"a"}
-    Path(place.spool).rmdir()
-    Path(place.spool).mkdir()
-    os.mkfifo(Path(place.spool, "input-0"))
-    reader = os.open(Path(place.spool, "input-0"), os.O_RDONLY | os.O_NONBLOCK)
     Path(place.task, "work").rmdir()
-    try:
-        with pytest.raises(HostError, match="an input cannot be put into its place"):
-            await inputs.fetch(run, (an_input("a", b"a"),), MIB, place)
-    finally:
-        os.close(reader)
+    with pytest.raises(HostError, match="an input cannot be put into its place"):
+        await inputs.fetch(run, (an_input("a", b"a"),), MIB, place)
 
 
 # Facts.

@@ -1,7 +1,10 @@
 """A real repository, asked what it has of a revision, and what its `.taskcluster.yml` makes."""
 
+import io
 import os
+import resource
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,9 @@ from typing import Any
 import pytest
 
 from secureworker.artifacts.mirror import read_tree, render
-from secureworker.artifacts.rendering import answer
+from secureworker.artifacts.rendering import answer, main
 from secureworker.core.claim import Json
-from secureworker.core.errors import HostError
+from secureworker.core.errors import HostError, ServiceError
 from secureworker.core.ids import TaskId
 from secureworker.core.origin import TracedRepository, TraceRule, read_origin
 from secureworker.core.trace import Tree
@@ -196,6 +199,37 @@ def test_an_object_that_stands_for_another_does_not_count(tree: Path) -> None:
 def test_a_mirror_that_is_none_is_the_hosts_fault(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be read by git"):
         read(tmp_path, "1" * 40)
+
+
+@pytest.mark.parametrize("content", [b"", b"100644 .taskcluster.yml", b"100644 .taskcluster.yml\0short", b"\0" * 30])
+def test_a_directory_that_cannot_be_read_has_no_file(tree: Path, content: bytes) -> None:
+    commit(tree, FILE)
+    argv = ["git", "hash-object", "-t", "tree", "--literally", "-w", "--stdin"]
+    name = subprocess.run(argv, input=content, cwd=tree, check=True, capture_output=True).stdout.decode().strip()
+    revision = git(tree, "commit-tree", name, "-m", "odd")
+    git(tree, "update-ref", "refs/heads/main", revision)
+    assert "the revision has none" in read(tree, revision).unrendered
+
+
+def test_a_host_without_python_or_time_renders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ServiceError, match=r"took more than 0\.001 s"):
+        render({}, {}, TASK, seconds=0.001)
+    monkeypatch.setattr(sys, "executable", "/usr/bin/true")
+    assert render({}, {}, TASK)[1] == "it takes more time or memory to render than it is given"
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    with pytest.raises(HostError, match="/nonexistent cannot be started: No such file or directory; install it"):
+        render({}, {}, TASK)
+
+
+def test_the_rendering_process_bounds_itself_before_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: dict[int, tuple[int, int]] = {}
+    monkeypatch.setattr(resource, "setrlimit", bounds.__setitem__)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"template": {"a": "${b}"}, "context": {"b": "c"}, "taskId": "x"}'))
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
+    main()
+    assert written.getvalue() == '{"rendered": {"a": "c"}}'
+    assert bounds == {resource.RLIMIT_CPU: (5, 5), resource.RLIMIT_AS: (2**30, 2**30)}
 
 
 def test_rendering_is_bounded() -> None:

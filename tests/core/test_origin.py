@@ -1,5 +1,6 @@
 """Where decision tasks say they come from: of good form, of the policy, or refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from secureworker.core.claim import Json
 from secureworker.core.ids import TaskId
 from secureworker.core.origin import NoOrigin, Origin, TracedRepository, TraceRule, make_context, read_origin
+from secureworker.core.website import Question, Website
 
 REPOSITORY = TracedRepository("https", "github.com", "us", "app", "/srv/app.git", ("main", "release/*"), "APP")
 RULE = TraceRule(("p/decision",), (REPOSITORY,), 5)
@@ -34,6 +36,13 @@ def context(definition: dict[str, Any]) -> dict[str, Any]:
     return make_context(read_origin(definition, RULE), TASK, definition, "https://tc")
 
 
+def test_a_repository_is_read_in_one_place() -> None:
+    asked = Question("https://api/{branch}/{revision}", "status", ("behind",))
+    site = replace(REPOSITORY, mirror="", website=Website("https://raw/{revision}", asked, None))
+    assert REPOSITORY.place == "/srv/app.git"
+    assert site.place == "https://raw/{revision}; https://api/{branch}/{revision} says status: behind"
+
+
 def test_an_origin_is_read() -> None:
     origin = Origin(REPOSITORY, REVISION, "refs/heads/main", "github-push")
     assert read_origin(a_decision(), RULE) == origin
@@ -54,6 +63,14 @@ def test_an_origin_is_read() -> None:
         (a_decision(HEAD_REV=REVISION + "\n"), "APP_HEAD_REV is"),
         (a_decision(HEAD_REF="$(id)"), "APP_HEAD_REF is"),
         (a_decision(HEAD_REF=None), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REF="release/../../x"), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REF="release//x"), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REF="release/.x"), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REF="ma\u0456n"), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REF="main?x"), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REF="main%2F"), "APP_HEAD_REF is"),
+        (a_decision(HEAD_REPOSITORY="https://github.com/us/app/"), "names no repository"),
+        (a_decision(HEAD_REPOSITORY="https://github.com/us/\u0430pp"), "names no repository"),
         (a_decision(HEAD_REF="refs/pull/1/head"), "APP_HEAD_REF is"),
         (a_decision(HEAD_REF="try"), "is no branch that tasks may come from"),
         (a_decision(HEAD_REF="refs/tags/v1"), "none of those"),
