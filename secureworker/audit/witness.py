@@ -180,9 +180,13 @@ class Pusher:
         done = []
         place = await asyncio.to_thread(open_existing, self.directory)
         try:
-            for number in shards.list_shards(place):
+            numbers = shards.list_shards(place)
+            for number in numbers:
                 checkpoint = await self._push_shard(place, number)
                 done += [] if checkpoint is None else [checkpoint]
+                if number != numbers[-1]:
+                    # Nothing more comes to it; its 100,000 hashes are not kept for that.
+                    self._shards.pop(number, None)
         finally:
             os.close(place)
         return done

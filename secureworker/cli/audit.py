@@ -235,7 +235,7 @@ def prove(*, directory: str, index: int | None, shard: int | None, task: str | N
     note = None if kept is None else _checkpoint_in(kept.read(_MAX_FILE_BYTES))
     try:
         at = _signature_of(directory, task, shard) if task is not None else (shard or 1, int(index or 0))
-        output.write(write_proof(make(directory, *at, kept=note)))
+        click.echo(write_proof(make(directory, *at, kept=note)), file=output, nl=False)
     except AuditError as error:
         raise click.ClickException(str(error)) from error
 

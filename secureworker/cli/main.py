@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from typing import Any, Final, NoReturn
 
 import click
@@ -66,11 +67,10 @@ class LazyGroup(click.Group):
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
-            # What a file of its own cannot take, a command says itself; streams have no name.
-            if error.filename is not None or error.errno not in _CANNOT_BE_WRITTEN:
+            if error.errno not in _CANNOT_BE_WRITTEN or not _is_of_output(error):
                 raise
             _give_up_output()
-            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+            click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -87,6 +87,21 @@ class LazyGroup(click.Group):
         if self.get_command(ctx, args[0]) is None:
             _unknown(args[0], self.list_commands(ctx), ctx)
         return super().resolve_command(ctx, args)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether it was standard output that took no more, and not some file."""
+    raised_in = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        raised_in = str(frame.f_globals.get("__name__", ""))
+    if raised_in.partition(".")[0] in {"click", "rich"}:
+        return True
+    try:
+        # What could not be written is still in its buffer.
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _give_up_output() -> None:

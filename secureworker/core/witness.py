@@ -99,7 +99,7 @@ def check_cosigned(note: bytes, witness: WitnessKey) -> datetime:
 def _check_lines(text: bytes, lines: bytes, witness: WitnessKey) -> tuple[str, datetime]:
     # 2.
     try:
-        line, blob = next(filter(None, (_by(witness, line) for line in lines.decode().splitlines())), ("", b""))
+        line, blob = next(filter(None, (_by(witness, line) for line in lines.decode().split("\n") if line)), ("", b""))
     except ValueError as error:
         raise BadNote(f"what should be signature lines, one of them by the witness {witness.name}, are none") from error
     if not line:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from secureworker.core.errors import KeyUnusable
 from secureworker.signing.keys import PublicKey
 
-_URI = re.compile(r"hv:([A-Za-z0-9_.-]{1,100})/([1-9][0-9]{0,8})")
+_URI = re.compile(r"hv:([A-Za-z0-9][A-Za-z0-9_.-]{0,99})/([1-9][0-9]{0,8})")
 _SIGNATURE_BYTES: Final = 64
 _TRIAL: Final = b"secureworker: is this key the one that its public half says?\n"
 TIMEOUT_SECONDS: Final = 10.0

@@ -113,4 +113,19 @@ def test_where_output_cannot_be_written_that_is_said_in_a_line(tmp_path: Path, a
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
 
     assert done.returncode == 1
-    assert done.stderr == "Error: standard output cannot be written: No space left on device\n"
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_a_file_that_cannot_be_written_is_not_taken_for_the_output(tmp_path: Path) -> None:
+    fails = "import os, click, sys; from secureworker.cli.main import LazyGroup\n"
+    fails += "cli = click.command(cls=LazyGroup, invoke_without_command=True)(lambda: CODE)\ncli([])"
+    for code, ended in (
+        ("os.write(os.open('/dev/full', os.O_WRONLY), b'x')", "OSError: [Errno 28] No space left on device"),
+        ("click.echo('x' * 100_000)", "Error: the output cannot be written: No space left on device"),
+    ):
+        with Path("/dev/full").open("wb") as full:
+            argv = [sys.executable, "-c", fails.replace("CODE", code)]
+            done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == ended

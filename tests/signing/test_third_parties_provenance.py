@@ -255,3 +255,28 @@ def test_cosign_rejects_another_predicate(published: Path, key: SigningKey, tmp_
     (published / PROVENANCE).write_bytes(bundle(other, key.sign(message(other)), **names))
 
     assert not cosign(published, trust_in(key), tmp_path)
+
+
+def cosign_blob(published: Path, pem: str, directory: Path) -> bool:
+    """Verify the chain of trust as what it is to cosign: a file with a signature beside it."""
+    (directory / "key.pem").write_text(re.sub(r"^#.*\n", "", pem, flags=re.MULTILINE))
+    body = published / "public" / "chain-of-trust.json"
+    # The detached signature in base64, as cosign writes its own.
+    (directory / "signature").write_text(base64.b64encode(Path(f"{body}.sig").read_bytes()).decode())
+    argv = [str(COSIGN), "verify-blob", "--key", "key.pem", "--signature", "signature", "--insecure-ignore-tlog"]
+    ended = subprocess.run(
+        [*argv, "--new-bundle-format=false", str(body)], cwd=directory, capture_output=True, check=False, timeout=60
+    )
+    return ended.returncode == 0
+
+
+@needs_cosign
+def test_cosign_accepts_the_chain_of_trust_and_rejects_what_was_tampered_with(
+    published: Path, key: SigningKey, other_key: SigningKey, tmp_path: Path
+) -> None:
+    pem = keylists.pem(trust_in(key))
+    assert cosign_blob(published, pem, tmp_path)
+    assert not cosign_blob(published, keylists.pem(trust_in(other_key)), tmp_path)
+    body = published / "public" / "chain-of-trust.json"
+    body.write_bytes(body.read_bytes().replace(b'"runId": 0', b'"runId": 1'))
+    assert not cosign_blob(published, pem, tmp_path)

@@ -66,7 +66,8 @@ def test_the_version_that_is_named_is_the_one_that_signs(vault: VaultServer) -> 
 
 
 @pytest.mark.parametrize(
-    "uri", ["hv:release", "hv:release/", "hv:release/0", "hv:a/b/1", "hv:../x/1", "hv:/1", "hv:a/1?x"]
+    "uri",
+    ["hv:release", "hv:release/", "hv:release/0", "hv:a/b/1", "hv:../1", "hv:./1", "hv:../x/1", "hv:/1", "hv:a/1?x"],
 )
 def test_a_uri_of_another_form_is_refused(vault: VaultServer, uri: str) -> None:
     assert "hv:NAME/VERSION is expected" in why(vault, uri)
