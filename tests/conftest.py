@@ -24,6 +24,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs root where there is none; as root, and in CI, such a test passes or fails."""
     if item.get_closest_marker("sandbox") and os.geteuid() != 0 and "CI" not in os.environ:
         pytest.skip("needs root: the sandbox's namespaces, user ids and cgroups are root's to give")
+    if item.get_closest_marker("chromium") and shutil.which("chromium") is None and "CI" not in os.environ:
+        pytest.skip("needs the package chromium, which `sh scripts/test` installs")
 
 
 @pytest.fixture(autouse=True)

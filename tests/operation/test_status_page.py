@@ -69,9 +69,9 @@ HOSTILE = (
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
-def full(text: str) -> Standing:
-    """A standing in which everything that others write is `text`."""
-    happenings: tuple[Happening, ...] = (
+def told_by(text: str) -> tuple[Happening, ...]:
+    """Give happenings in which everything that others write is `text`."""
+    return (
         SignerMet("SHA256:abc"),
         SelfTested(27),
         Appended(text, 5, Sha256("cc" * 32), text),
@@ -90,8 +90,12 @@ def full(text: str) -> Standing:
         Faulted("warning", text),
         StateEntered(State.HINDERED, text, (Hindrance("disk", text),)),
     )
+
+
+def full(text: str) -> Standing:
+    """Give a standing with that text everywhere."""
     standing = at_start(BEGAN, NOW)
-    for number, happening in enumerate(happenings):
+    for number, happening in enumerate(told_by(text)):
         standing = after(standing, happening, NOW + timedelta(seconds=number))
     return standing
 
