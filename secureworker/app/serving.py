@@ -12,6 +12,7 @@ from secureworker.app.wiring import wired
 from secureworker.core.audit import AuditRecord, Detail, Ending, Event, text
 from secureworker.core.errors import HostError, SecureworkerError
 from secureworker.core.policy import Policy
+from secureworker.host.threads import threads_for
 from secureworker.operation.notices import Notices
 from secureworker.ports import Events, Queue
 from secureworker.registration.source import Held
@@ -86,6 +87,8 @@ async def serve(
         HostError: something on this host is not as it must be; no task was claimed.
         ServiceError: the Queue cannot be reached; no task was claimed.
     """
+    # The loop ends it, after all who use it.
+    asyncio.get_running_loop().set_default_executor(threads_for(settings.capacity))
     claimed = 0
     # Whoever looks at a worker sees one, whatever policies it goes through.
     async with watched(policy, settings) as lookers:

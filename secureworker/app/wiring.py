@@ -24,7 +24,7 @@ from secureworker.host.guards.looking import Looking
 from secureworker.host.guards.programs import ControlGroups, Programs
 from secureworker.host.guards.space import Memory, StateDirectory
 from secureworker.host.guards.standing import Clocks, Evidence, Expiry, ServerTime
-from secureworker.host.http import open_session
+from secureworker.host.http import DEFAULT_LIMITS, open_session
 from secureworker.host.lending import LentSecrets, check_sources, memory_directory, sweep_memory
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
@@ -99,14 +99,16 @@ async def wired(
         watcher.saw(SelfTested(len(passed)))
         # 4. The Queue is there, and our credentials can do our work, and nothing else.
         server_time = ServerTime(clock)
-        calls = await stack.enter_async_context(open_calls(policy.root_url, clock, server_time.heard))
+        calls = await stack.enter_async_context(
+            open_calls(policy.root_url, clock, server_time.heard, runs=settings.capacity)
+        )
         await check_queue(calls)
         services = Services(calls)
         check = functools.partial(services.check_privileges, identity=settings.identity, extra=policy.worker_scopes)
         around = Surroundings(settings.identity, policy.root_url, services, check, clock)
         held = await begin(settings.credentials, around)
         queue = TaskclusterQueue(settings.identity, held.own.current, calls)
-        session = await stack.enter_async_context(open_session())
+        session = await stack.enter_async_context(open_session(DEFAULT_LIMITS.shared_by(settings.capacity)))
         doors = await stack.enter_async_context(open_doors())
         looking = await asyncio.to_thread(_look_at_host, policy, settings, oci)
         stack.callback(looking.close)

@@ -5,7 +5,7 @@ Imported only where a session is opened: aiohttp costs 150 ms, and `secureworker
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -13,6 +13,8 @@ import aiohttp
 from secureworker import __version__
 
 USER_AGENT = f"secureworker/{__version__}"
+CONNECTIONS_PER_RUN = 12
+"""8 downloads or 4 uploads, a report or a renewal beside, and some that only wait to be used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,10 @@ class HttpLimits:
     answer_bytes: int = 16 * 1024 * 1024
     """Of an answer's body, decompressed. Taskcluster's largest answers, claims with 1 MB payloads, are below 10 MB."""
     connections: int = 16
+
+    def shared_by(self, runs: int) -> "HttpLimits":
+        """Give the limits of a session for so many runs: what one of them holds, another never waits for."""
+        return replace(self, connections=self.connections + (runs - 1) * CONNECTIONS_PER_RUN)
 
 
 class AnswerTooLarge(aiohttp.ClientPayloadError):

@@ -3,9 +3,23 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+_THREADS = 8
+_THREADS_PER_RUN = 12
+"""8 downloads are written, or 4 uploads read and compressed, at a time; the rest is for workspace and log."""
+
+
+def threads_for(runs: int) -> ThreadPoolExecutor:
+    """Give the threads for the blocking work of so many runs: what one of them blocks, another never waits for.
+
+    Python's own default is four more than there are processors: on two, one run's slow disk would hold up the blocks
+    of another's upload. Each is made when it is first needed. How processor time is shared is the kernel's business.
+    """
+    return ThreadPoolExecutor(_THREADS + _THREADS_PER_RUN * runs, thread_name_prefix="blocking")
 
 
 class Abandoned(Exception):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final, final
 
 from secureworker.core.claim import Credentials, Json, parse_claim, parse_credentials, parse_run
@@ -21,8 +22,9 @@ CLAIM_TIMEOUT_SECONDS = 60.0
 PING_SECONDS = 5.0
 """For an answer that is only wanted for its time."""
 LIMITS: Final = HttpLimits(answer_bytes=40_000_000)
-"""A task definition is at most 10 MB at the Queue; claimWork gives up to 32, and asks for as many as there are free
-places."""
+CLAIM_BYTES: Final = 11_000_000
+"""A task definition is at most 10 MB at the Queue, and claimWork gives as many as are asked for. An answer that is too
+large is lost with all its claims: that must not be in the hands of who creates tasks."""
 _UNAUTHORIZED = (401, 403)
 
 
@@ -123,7 +125,7 @@ class TaskclusterQueue:
 
 @asynccontextmanager
 async def open_calls(
-    root_url: str, clock: Clock, heard: Callable[[Mapping[str, str]], None] | None = None
+    root_url: str, clock: Clock, heard: Callable[[Mapping[str, str]], None] | None = None, *, runs: int = 1
 ) -> AsyncIterator[Calls]:
     """Give the way to the Taskcluster at `root_url`, with connections that end with this context. Nothing is asked.
 
@@ -131,8 +133,10 @@ async def open_calls(
         root_url: of the deployment.
         clock: what is waited on.
         heard: told the headers of every answer.
+        runs: how many there are at once, at most.
     """
-    async with open_session(LIMITS, read_json, heard) as session:
+    limits = replace(LIMITS.shared_by(runs), answer_bytes=max(LIMITS.answer_bytes, runs * CLAIM_BYTES))
+    async with open_session(limits, read_json, heard) as session:
         yield Calls(root_url, session, clock)
 
 
