@@ -119,7 +119,7 @@ def _pool(definition: Mapping[str, Json]) -> Json:
 
 
 def _same(found: Json, wanted: Json, created: datetime | None) -> bool:
-    """Whether values are equal: of one type, times as moments, and the time that a relative one becomes."""
+    """Whether values are equal: of one kind, times as moments, and the time that a relative one becomes."""
     if isinstance(wanted, dict) and wanted.keys() == {"relative-datestamp"}:
         return _is_due(found, wanted, created)
     if isinstance(found, dict) and isinstance(wanted, dict):
@@ -131,7 +131,8 @@ def _same(found: Json, wanted: Json, created: datetime | None) -> bool:
     if isinstance(found, str) and isinstance(wanted, str) and _TIME.fullmatch(found) and _TIME.fullmatch(wanted):
         one, other = _moment(found), _moment(wanted)
         return found == wanted if one is None or other is None else one == other
-    return type(found) is type(wanted) and found == wanted
+    # JSON has one kind of number, and the Queue writes 1.0 as 1; Python would also take True for 1.
+    return isinstance(found, bool) is isinstance(wanted, bool) and found == wanted
 
 
 def _is_due(found: Json, wanted: Mapping[str, Json], created: datetime | None) -> bool:

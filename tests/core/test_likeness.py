@@ -52,6 +52,7 @@ def test_what_a_decision_task_cannot_know_may_differ() -> None:
     assert of_entry({}) == ()
     assert of_entry({"deadline": "2026-01-31T13:00:00.001Z"}) == ()
     assert of_entry({"priority": "high"}) == ()
+    assert of_entry({"retries": 5}, retries=5.0) == ()
     assert of_entry({"dependencies": [OTHER]}, {"build": OTHER}) == ()
     assert of_entry({"dependencies": [str(DECISION), OTHER]}, {"build": OTHER}) == ()
     assert of_entry({"dependencies": []}) == ()
@@ -73,6 +74,12 @@ def test_what_a_decision_task_cannot_know_may_differ() -> None:
         ({"deadline": "2026-02-31T13:00:00.000Z"}, "deadline"),
         ({"expires": None}, "expires"),
         ({"retries": 6}, "retries"),
+        ({"retries": "5"}, "retries"),
+        ({"retries": None}, "retries"),
+        ({"extra": []}, "extra"),
+        ({"extra": None}, "extra"),
+        ({"routes": {}}, "routes"),
+        ({"routes": ["index.x", "index.x"]}, "routes"),
         ({"metadata": {"name": "n", "more": 1}}, "metadata"),
         ({"new": 1}, "new"),
     ],

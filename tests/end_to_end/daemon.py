@@ -166,9 +166,10 @@ class Here:
             *more,
         ]
 
-    async def start(self, *more: str) -> "Worker":
+    async def start(self, *more: str, **environment: str) -> "Worker":
         """Start a worker, and wait until it claims."""
-        worker = await Worker.start(self.arguments(*more), self.directory / f"worker-{len(self.workers)}.log")
+        log = self.directory / f"worker-{len(self.workers)}.log"
+        worker = await Worker.start(self.arguments(*more), log, **environment)
         self.workers.append(worker)
         claims = self.wire.count("claim-work")
         await eventually(lambda: worker.ended or self.wire.count("claim-work") > claims, "the first claim")

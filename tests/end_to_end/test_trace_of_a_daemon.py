@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import signal
 import stat
 import subprocess
 from collections.abc import AsyncIterator
@@ -14,10 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 import taskcluster
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from secureworker.signing.keys import SigningKey, create_signing_key
 from tests.artifacts.other_worker import BUILD_POOL, OtherWorker
 from tests.end_to_end.daemon import POLICY, POOL, Here, a_queue
+from tests.proxy.harness import an_authority
 
 pytestmark = pytest.mark.sandbox
 
@@ -39,7 +43,7 @@ RULE = """\
       trace:
         decision-pools: [{decision_pool}]
         repositories:
-          - {{scheme: https, host: git.example.com, owner: us, repository: app, mirror: {mirror},
+          - {{scheme: https, host: git.example.com, owner: us, repository: app, {place},
              branches: [main, "release/*"], environment-prefix: APP}}
         max-depth: 2
 trust:
@@ -203,7 +207,7 @@ class Release:
         return await self.here.create({"upstreamArtifacts": [entry]}, dependencies=[task_id])
 
 
-def write_policy(here: Here, mirror: Path, build: SigningKey, decision: SigningKey) -> None:
+def write_policy(here: Here, place: str, build: SigningKey, decision: SigningKey) -> None:
     script = here.directory / "sleeper"
     script.write_text(SCRIPT)
     script.chmod(0o755)
@@ -211,7 +215,7 @@ def write_policy(here: Here, mirror: Path, build: SigningKey, decision: SigningK
     text = POLICY.format(root_url=here.running.root_url, pool=POOL, script=script, sha256=sha256)
     begin, end = text.index("    payload:\n"), text.index("    config:")
     rule = RULE.format(
-        mirror=mirror,
+        place=place,
         build_pool=BUILD_POOL,
         build=build.public.base64,
         build_id=build.public.fingerprint,
@@ -236,7 +240,7 @@ async def release(tmp_path: Path) -> AsyncIterator[Release]:
     git(tmp_path, "clone", "-q", "--mirror", str(tree), str(tmp_path / "mirror.git"))
     async with a_queue(tmp_path) as here, aiohttp.ClientSession() as session:
         build, decision = (create_signing_key(str(tmp_path / name)) for name in ("builder", "decider"))
-        write_policy(here, tmp_path / "mirror.git", build, decision)
+        write_policy(here, f"mirror: {tmp_path}/mirror.git", build, decision)
         await here.start()
         builds = OtherWorker(here.client, session, build)
         decisions = OtherWorker(here.client, session, decision, pool=DECISION_POOL)
@@ -316,3 +320,53 @@ async def test_what_does_not_come_from_the_tree_is_never_signed(release: Release
         log = await release.here.log_of(task_id)
         assert why in log, log
         assert "found: " not in log
+
+
+@dataclass
+class Host:
+    """A host that serves a repository as GitHub does: files of every revision, of forks too, and comparisons."""
+
+    release: Release
+    compared: dict[str, str]
+    asked: list[str]
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request.raw_path)
+        kind, _, rest = request.path.removeprefix("/").partition("/")
+        if kind == "raw":
+            return web.Response(text=TREE)
+        return web.json_response({"status": self.compared.get(rest, "diverged")})
+
+
+@pytest.fixture
+async def by_https(release: Release, tmp_path: Path) -> AsyncIterator[Host]:
+    """Give a worker that reads the repository over https, and the host that it reads it from."""
+    authority = an_authority(tmp_path)
+    host = Host(release, {f"main...{release.revision}": "behind"}, [])
+    application = web.Application()
+    application.router.add_get("/{path:.*}", host.answer)
+    server = TestServer(application, host="localhost")
+    await server.start_server(ssl=authority.server("localhost"))
+    at = f"https://localhost:{server.port}"
+    question = f'{{url: "{at}/compare/{{branch}}...{{revision}}", key: status, values: [identical, behind]}}'
+    place = f'https: {{file: "{at}/raw/{{revision}}/.taskcluster.yml", branch: {question}}}'
+    (worker,) = release.here.workers
+    worker.signal(signal.SIGTERM)
+    await worker.exit_code()
+    write_policy(release.here, place, release.builds.key, release.decisions.key)
+    await release.here.start(SSL_CERT_FILE=str(authority.file))
+    yield host
+    await server.close()
+
+
+async def test_a_repository_is_read_over_https_and_forks_count_for_nothing(by_https: Host) -> None:
+    release = by_https.release
+    good = await release.sign(await release.make())
+    fork = await release.sign(await release.make(decision=release.decision(env={"APP_HEAD_REV": "12" * 20})))
+
+    assert await release.here.resolved(good) == "completed", await release.here.log_of(good)
+    assert f"it is as .taskcluster.yml of {release.revision} makes it" in await release.here.log_of(good)
+    assert await release.here.resolved(fork) == "malformed-payload"
+    assert f"origin: NOT PASSED: the revision {'12' * 20} is not on main" in await release.here.log_of(fork)
+    assert f"/raw/{'12' * 20}/.taskcluster.yml" not in by_https.asked
+    assert f"/raw/{release.revision}/.taskcluster.yml" in by_https.asked

@@ -8,6 +8,7 @@ import pytest
 from secureworker.core.chain import Judgement, Statements, Upstream, UpstreamRun, judge_inputs
 from secureworker.core.ids import RunId, ScriptName, TaskId
 from secureworker.core.inputs import InputPlan, Wanted
+from secureworker.core.provenance import bundle, message
 from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
 from secureworker.ports import SignedFile
 from secureworker.signing.keys import SigningKey, create_signing_key
@@ -55,6 +56,22 @@ async def test_what_this_worker_signs_is_an_input_with_all_steps_passed(
     assert [each.sha256 for each in judgement.inputs] == [an_artifact("public/a.txt", b"a").sha256]
     assert "SLSA provenance v1 of 1 artifacts" in judgement.reports[0].steps[9].details
     assert judgement.reports[0].key == key.public.fingerprint
+
+
+@pytest.mark.parametrize(
+    "payload", [b"{}", b"[]", b"<html></html>", b'{"_type": "https://in-toto.io/Statement/v1", "subject": []}']
+)
+async def test_with_something_else_in_place_of_its_provenance_it_is_none(
+    signed: dict[str, bytes], key: SigningKey, key_path: object, payload: bytes
+) -> None:
+    def by(signer: SigningKey) -> str:
+        named = {"key_id": key.public.fingerprint, "hint": key.public.hint}
+        return step_that_failed(
+            judged({**signed, BUNDLE: bundle(payload, signer.sign(message(payload)), **named)}, key)
+        )
+
+    assert by(key) == "statement"
+    assert by(create_signing_key(f"{key_path}-other")) == "provenance"
 
 
 async def test_without_its_provenance_it_is_none(signed: dict[str, bytes], key: SigningKey) -> None:
