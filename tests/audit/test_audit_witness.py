@@ -177,6 +177,31 @@ async def test_a_log_that_was_cut_is_found_out_by_its_witness(
     assert kept(tmp_path).startswith(ORIGIN.encode() + b"\n5\n")
 
 
+async def test_a_log_that_has_less_than_was_cosigned_is_found_out_without_the_witness(
+    place: Place, witness: WitnessServer, pusher: Pusher
+) -> None:
+    fill(place, 2)
+    earlier = place.files()
+    fill(place, 3)
+    await pusher.push()
+    for name, content in earlier.items():
+        (place.directory / name).write_bytes(content)
+
+    # Started anew, with the store that it had.
+    pusher._shards.clear()
+    with pytest.raises(AuditError, match="5 records were cosigned, and the log has 2: it was cut, or replaced"):
+        await pusher.push()
+    assert len(witness.asked) == 1
+
+
+async def test_what_cannot_be_kept_is_said(place: Place, pusher: Pusher, tmp_path: Path) -> None:
+    fill(place, 2)
+    (tmp_path / "witnessed").rmdir()
+
+    with pytest.raises(AuditError, match="a cosigned checkpoint cannot be kept: No such file or directory"):
+        await pusher.push()
+
+
 @pytest.mark.parametrize("count", [5, 8], ids=["same size", "larger"])
 async def test_a_log_that_was_written_anew_is_found_out_by_its_witness(
     place: Place, witness: WitnessServer, pusher: Pusher, session: aiohttp.ClientSession, tmp_path: Path, count: int
@@ -644,6 +669,23 @@ async def test_push_has_a_log_cosigned_and_verify_export_and_prove_take_it(
     assert (
         kept(tmp_path).decode() in json.loads(command("export", place.directory, "--witnessed", store)[1])["cosigned"]
     )
+
+
+def test_push_tells_the_journal_alone(place: Place, tmp_path: Path) -> None:
+    fill(place, 3)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+
+        assert command("push", place.directory, "--journal", tmp_path / "journal") == (0, "")
+        assert b"SECUREWORKER_LOG_SIZE=3" in journal.recv(4096)
+
+
+def test_push_says_where_there_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "000001.checkpoint").write_bytes(b"nonsense")
+
+    code, said = command("push", tmp_path, "--journal", tmp_path / "journal")
+
+    assert (code, "a checkpoint of the audit log is none" in said) == (1, True)
 
 
 async def test_push_says_what_is_wrong_and_ends_with_1(place: Place, witness: WitnessServer, tmp_path: Path) -> None:
