@@ -29,6 +29,7 @@ from secureworker.host.lending import LentSecrets, check_sources, memory_directo
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.livelog.showing import shown_logs
+from secureworker.operation.heart import Heart
 from secureworker.operation.latency import TimedAuditLog, TimedSigner
 from secureworker.ports import AuditLog, LiveLogs
 from secureworker.proxy.doors import open_doors
@@ -110,7 +111,7 @@ async def wired(
         queue = TaskclusterQueue(settings.identity, held.own.current, calls)
         session = await stack.enter_async_context(open_session(DEFAULT_LIMITS.shared_by(settings.capacity)))
         doors = await stack.enter_async_context(open_doors())
-        looking = await asyncio.to_thread(_look_at_host, policy, settings, oci)
+        looking = await asyncio.to_thread(_look_at_host, policy, settings, oci, lookers.operation.heart)
         stack.callback(looking.close)
         yield (
             Tools(
@@ -167,15 +168,20 @@ async def _live_logs(policy: Policy, settings: Settings, stack: AsyncExitStack) 
     return await stack.enter_async_context(shown_logs(settings.live_logs))
 
 
-def _look_at_host(policy: Policy, settings: Settings, oci: OciSandbox) -> Looking:
+def _look_at_host(policy: Policy, settings: Settings, oci: OciSandbox, heart: Heart) -> Looking:
     """Give what looks at this machine before each claim."""
     room = needed(policy).with_own(settings.disk_per_run, settings.memory_per_run)
     try:
         programs = Programs(oci.programs)
     except OSError as error:
         raise HostError(f"{error.filename} cannot be read: {error.strerror}") from error
-    memory = Memory(room, oci.groups.get("memory"))
-    return Looking((StateDirectory(settings.state_dir, room), memory, programs, ControlGroups(oci.groups)))
+
+    def running() -> int:
+        return heart.running
+
+    disk = StateDirectory(settings.state_dir, room, running)
+    memory = Memory(room, oci.groups.get("memory"), running)
+    return Looking((disk, memory, programs, ControlGroups(oci.groups)))
 
 
 def _signer(

@@ -6,7 +6,7 @@ The loop asks its guards before every claim, and enters a state where it waits f
 from collections.abc import Callable
 from typing import Final, assert_never, final
 
-from secureworker.core.happening import Happening, Hindrance, State, StateEntered
+from secureworker.core.happening import Claimed, Happening, Hindrance, Phase, PhaseEntered, State, StateEntered
 from secureworker.ports import Clock
 
 LONGEST_ROUND_SECONDS: Final = 240.0
@@ -24,6 +24,8 @@ class Heart:
         self._last = clock.monotonic()
         self.entered = StateEntered(State.STARTING)
         """What the worker is at."""
+        self.running = 0
+        """Runs that are under way."""
 
     async def hindrances(self, runs: int) -> tuple[Hindrance, ...]:  # noqa: ARG002 - the port's
         """See `ports.HostGuard`."""
@@ -32,9 +34,16 @@ class Heart:
 
     def saw(self, happening: Happening) -> None:
         """See `ports.Watcher`."""
-        if isinstance(happening, StateEntered):
-            self.entered = happening
-            self._beat()
+        match happening:
+            case StateEntered():
+                self.entered = happening
+                self._beat()
+            case Claimed():
+                self.running += 1
+            case PhaseEntered(phase=Phase.ENDED):
+                self.running -= 1
+            case _:
+                pass
 
     def _beat(self) -> None:
         self._last = self._clock.monotonic()

@@ -39,13 +39,18 @@ def test_all_places_of_a_worker_need_room() -> None:
     assert headroom.missing(45, 4) == 0
     assert headroom.missing(44, 4) == 1
     assert headroom.needed == 45
+    assert headroom.missing(44, 2) < 0, "fewer at once need less"
 
 
 def test_what_a_run_uses_of_its_own_limit_does_not_count_against_it() -> None:
-    headroom = Headroom(10, 5)
+    running = 0
+    headroom = Headroom(10, 5, lambda: running)
     assert headroom.missing(45, 4) <= 0
+    running = 1
     assert headroom.missing(37, 3) <= 0, "one runs, and has used 8"
     assert headroom.missing(34, 3) == 1, "it cannot have used 11: somebody else has"
+    assert headroom.missing(34, 2) == -9
+    running = 0
     assert headroom.missing(44, 4) == 1, "nothing runs, and something is gone for good"
     assert headroom.missing(50, 4) <= 0
 
@@ -113,7 +118,7 @@ def meminfo(tmp_path: Path, kib: int) -> str:
 
 def test_too_little_memory_hinders_until_there_is_enough(tmp_path: Path) -> None:
     needed = 2 * 100 * MIB + RESERVE_MEMORY
-    look = Memory(Room(0, 0, 100 * MIB), None, meminfo(tmp_path, needed // 1024 - 1))
+    look = Memory(Room(0, 0, 100 * MIB), meminfo=meminfo(tmp_path, needed // 1024 - 1))
     (found,) = look(2)
     assert found.what == "memory"
     assert "263 MiB of memory are available in this host, and 264 MiB are needed" in found.why
@@ -122,7 +127,7 @@ def test_too_little_memory_hinders_until_there_is_enough(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_found_out_hinders(tmp_path: Path) -> None:
-    assert kinds(Memory(NOTHING, None, str(tmp_path / "none"))(1)) == ["memory"]
+    assert kinds(Memory(NOTHING, meminfo=str(tmp_path / "none"))(1)) == ["memory"]
 
 
 def test_this_host_has_some_memory() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, final
@@ -64,30 +65,27 @@ class Looking:
 
 @dataclass
 class Headroom:
-    """Whether there is enough of something for all the places of a worker.
+    """Whether there is enough of something for more runs, and for what those under way may still take.
 
-    Runs that are under way take what they take: counted is what was free when there were none. So a run that has used
-    half of its limit does not look like somebody else who fills the disk.
+    They take what they take: counted is what was free when there were none. So a run that has used half of its limit
+    does not look like somebody else who fills the disk.
     """
 
     per_run: int
     reserve: int
     """For the worker itself, and for what nobody counts."""
-    _places: int = 0
+    running: Callable[[], int] = lambda: 0
+    """How many runs are under way. Called from a thread."""
+    needed: int = 0
+    """What would have to be free if nothing ran; as of the last look."""
     _idle: int = 0
     """What was free at the last look without runs."""
 
     def missing(self, free: int, runs: int) -> int:
         """Say how much is missing for `runs` more; 0 or less: nothing."""
-        # The first look, and every one without runs, is for all places of the worker.
-        self._places = max(self._places, runs)
-        running = self._places - runs
+        running = self.running()
         if not running:
             self._idle = free
         used = min(max(0, self._idle - free), running * self.per_run)
-        return self._places * self.per_run + self.reserve - used - free
-
-    @property
-    def needed(self) -> int:
-        """What has to be free where nothing runs."""
-        return self._places * self.per_run + self.reserve
+        self.needed = (runs + running) * self.per_run + self.reserve
+        return self.needed - used - free

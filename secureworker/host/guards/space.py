@@ -1,7 +1,7 @@
 """Room for what runs leave: bytes and inodes of the state directory, and memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, final
 
 from secureworker.core.happening import Hindrance
@@ -21,10 +21,11 @@ _KIB: Final = 1024
 class StateDirectory:
     """Looks at the file system of the state directory."""
 
-    def __init__(self, directory: str, room: Room) -> None:
+    def __init__(self, directory: str, room: Room, running: Callable[[], int] = lambda: 0) -> None:
+        """Take the directory, what a run needs, and what says how many are under way."""
         self._directory = directory
-        self._bytes = Headroom(room.disk_bytes, RESERVE_BYTES)
-        self._files = Headroom(room.files, RESERVE_FILES)
+        self._bytes = Headroom(room.disk_bytes, RESERVE_BYTES, running)
+        self._files = Headroom(room.files, RESERVE_FILES, running)
 
     def __call__(self, runs: int) -> tuple[Hindrance, ...]:
         """See `Look`."""
@@ -59,12 +60,25 @@ class StateDirectory:
 class Memory:
     """Looks at the memory that the host, and the worker's own control group, have left."""
 
-    def __init__(self, room: Room, group: str | None = None, meminfo: str = "/proc/meminfo") -> None:
-        """Take what a run needs, and the directory of the memory group that runs are made in, if there is one."""
+    def __init__(
+        self,
+        room: Room,
+        group: str | None = None,
+        running: Callable[[], int] = lambda: 0,
+        meminfo: str = "/proc/meminfo",
+    ) -> None:
+        """Take what a run needs.
+
+        Args:
+            room: for one.
+            group: directory of the memory group that runs are made in, if there is one.
+            running: says how many runs are under way.
+            meminfo: what the kernel says of this host's memory.
+        """
         self._meminfo = meminfo
-        self._groups = tuple(_with_parents(group)) if group else ()
-        self._host = Headroom(room.memory_bytes, RESERVE_MEMORY)
-        self._within = {directory: Headroom(room.memory_bytes, 0) for directory in self._groups}
+        groups = tuple(_with_parents(group)) if group else ()
+        self._host = Headroom(room.memory_bytes, RESERVE_MEMORY, running)
+        self._within = {directory: Headroom(room.memory_bytes, 0, running) for directory in groups}
 
     def __call__(self, runs: int) -> tuple[Hindrance, ...]:
         """See `Look`."""
