@@ -65,7 +65,7 @@ class ProxyDoors:
         match door:
             case Door.TASKCLUSTER:
                 # Connections for each run: none on which one run was answered is used for another.
-                upstream = Upstream(plan.root_url, self._tls)
+                upstream = Upstream(plan.root_url, stack.enter_context(resolving(self._look_up)), self._tls)
                 stack.callback(upstream.close)
                 return TaskclusterDoor(upstream, plan.doors, lambda: run.credentials, account).talk
             case Door.EGRESS:

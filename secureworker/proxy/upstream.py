@@ -6,11 +6,15 @@ An HTTP client of our own, for the one thing that the door needs: a general one 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, final
 from urllib.parse import urlsplit
 
+from secureworker.core.address_blocks import Address
+from secureworker.core.addresses import HostPort, parse_address
 from secureworker.proxy.chunks import BadChunk, Chunks
+from secureworker.proxy.names import Names
 from secureworker.proxy.replies import BadReply, Reply, parse_reply
 from secureworker.proxy.wire import READ_BYTES
 
@@ -21,6 +25,9 @@ KEPT_SECONDS: Final = 15.0
 """How long an unused connection is good for another request. Services close them after 5 s (Node) to 600 s."""
 MOST_HEAD: Final = 64 * 1024
 _MOST_INTERIM: Final = 16
+_MOST_ADDRESSES: Final = 8
+_NEXT_SECONDS: Final = 5.0
+"""Until another address is tried."""
 _HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -230,11 +237,14 @@ def _wake(awaited: "asyncio.Future[None] | None") -> None:
 class Upstream:
     """The connections of one run to the one place that its requests go to."""
 
-    def __init__(self, root_url: str, tls: ssl.SSLContext | None = None, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self, root_url: str, names: Names, tls: ssl.SSLContext | None = None, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         """Name the place.
 
         Args:
             root_url: `http` or `https`, without a path.
+            names: how its host is looked up.
             tls: who is believed to be that host; None: as this host does.
             stall_seconds: how long nothing may move.
         """
@@ -243,6 +253,7 @@ class Upstream:
         self.port = url.port or (80 if url.scheme == "http" else 443)
         self.authority = url.netloc
         """For the header `Host`."""
+        self._names = names
         self._tls = None if url.scheme == "http" else tls or _default_tls()
         self._stall_seconds = stall_seconds
         self._kept: list[Connection] = []
@@ -261,13 +272,33 @@ class Upstream:
                 return kept
             kept.close()
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, made = await loop.create_connection(
-                lambda: Connection(self._stall_seconds),
-                self.host,
-                self.port,
-                ssl=self._tls,
-                happy_eyeballs_delay=0.25,
-            )
+            return await self._connect(await self._addresses())
+
+    async def _addresses(self) -> tuple[Address, ...]:
+        literal = parse_address(self.host)
+        # By the run's own threads: those of the loop are for all that the worker does.
+        found = (literal,) if literal is not None else await self._names.resolve(HostPort(self.host, self.port))
+        if not found:
+            raise OSError("the name has no address")
+        return tuple(dict.fromkeys(found))[:_MOST_ADDRESSES]
+
+    async def _connect(self, addresses: tuple[Address, ...]) -> Connection:
+        """Try the addresses in turn; not for long where there are more."""
+        *others, last = addresses
+        for address in others:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_NEXT_SECONDS):
+                    return await self._connect_to(address)
+        return await self._connect_to(last)
+
+    async def _connect_to(self, address: Address) -> Connection:
+        _, made = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self._stall_seconds),
+            str(address),
+            self.port,
+            ssl=self._tls,
+            server_hostname=self.host if self._tls else None,
+        )
         return made
 
     def keep(self, connection: Connection) -> None:

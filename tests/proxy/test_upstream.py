@@ -2,18 +2,23 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import pytest
 
+from secureworker.core.address_blocks import Address
+from secureworker.core.addresses import HostPort
 from secureworker.core.doors import Doors
 from secureworker.proxy import upstream
 from secureworker.proxy.doors import open_doors
+from secureworker.proxy.names import resolving
 from secureworker.proxy.replies import BadReply
 from secureworker.proxy.upstream import Broken, Upstream
-from tests.proxy.harness import SECONDS, Authority, a_service, doors_open, raw_server, routes, say, status
+from tests.proxy.harness import SECONDS, Authority, a_service, doors_open, raw_server, resolver, routes, say, status
 
 DOORS = Doors(routes=routes("GET /api/queue/v1/task/*", "PUT /api/queue/v1/task/*", "POST /api/queue/v1/task/*"))
 GET = b"GET /api/queue/v1/task/x HTTP/1.1\r\nHost: taskcluster\r\nConnection: close\r\n\r\n"
@@ -27,6 +32,12 @@ class Server:
     root_url: str = ""
     connections: int = 0
     heads: list[bytes] = field(default_factory=list)
+
+
+def place_of(root_url: str, **changes: float) -> Upstream:
+    """Give the connections of a run to a place that is named by its address."""
+    with resolving(resolver({})) as names:
+        return Upstream(root_url, names, **changes)  # type: ignore[arg-type]  # mypy takes them for tls too
 
 
 Serve = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -161,6 +172,34 @@ async def test_taskcluster_is_believed_by_its_certificate_for_its_name(authority
             assert (server.connections == 1) is (expected == 200)
 
 
+async def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+    names = {"tc.test": "127.0.0.2 127.0.0.1", "none.test": ""}
+    async with raw_server(OK) as raw:
+        for host, expected in (("tc.test", 200), ("none.test", 502), ("unknown.test", 502)):
+            async with doors_open(DOORS, f"http://{host}:{raw.port}", names=names) as opened:
+                assert status(await say(opened.taskcluster, GET)) == expected
+
+
+async def test_taskcluster_is_looked_up_once_for_many_requests_and_by_no_thread_of_the_worker() -> None:
+    let, asked = threading.Event(), []
+
+    def slow(place: HostPort) -> tuple[Address, ...]:
+        asked.append(threading.current_thread().name)
+        let.wait(SECONDS)
+        return (ip_address("127.0.0.1"),)
+
+    async with a_service() as service:
+        port = service.root_url.rpartition(":")[2]
+        async with doors_open(DOORS, f"http://tc.test:{port}", names=slow) as opened, asyncio.TaskGroup() as group:
+            answers = [group.create_task(say(opened.taskcluster, GET)) for _ in range(30)]
+            # The worker's own threads have nothing to do with it.
+            await asyncio.gather(*(asyncio.to_thread(int) for _ in range(100)))
+            let.set()
+    assert {status(await answer) for answer in answers} == {200}
+    assert len(asked) < 30
+    assert all(name.startswith("names") for name in asked)
+
+
 async def test_the_host_is_named_as_in_the_root_url() -> None:
     async with a_service() as service, doors_open(DOORS, service.root_url) as opened:
         await say(opened.taskcluster, GET)
@@ -173,7 +212,7 @@ async def test_a_service_that_stalls_is_given_up_and_one_that_takes_a_long_uploa
             pass
 
     async with a_server(serve) as server:
-        place = Upstream(server.root_url, stall_seconds=0.3)
+        place = place_of(server.root_url, stall_seconds=0.3)
         connection = await place.connection()
         connection.begin(b"PUT / HTTP/1.1\r\n\r\n")
         loop = asyncio.get_running_loop()
@@ -199,7 +238,7 @@ async def test_a_service_that_takes_nothing_of_a_body_is_given_up() -> None:
         await stop.wait()
 
     async with a_server(serve) as server:
-        place = Upstream(server.root_url, stall_seconds=0.3)
+        place = place_of(server.root_url, stall_seconds=0.3)
         connection = await place.connection()
 
         async def upload() -> None:
@@ -217,7 +256,7 @@ async def test_a_connection_that_broke_takes_nothing_and_gives_nothing() -> None
         writer.transport.abort()
 
     async with a_server(serve) as server:
-        place = Upstream(server.root_url)
+        place = place_of(server.root_url)
         connection = await place.connection()
         with pytest.raises(Broken):
             await connection.reply()
@@ -229,7 +268,7 @@ async def test_a_connection_that_broke_takes_nothing_and_gives_nothing() -> None
 
 async def test_a_connection_that_rested_too_long_is_not_used_again() -> None:
     async with raw_server(b"", close=False) as raw:
-        place = Upstream(f"http://127.0.0.1:{raw.port}")
+        place = place_of(f"http://127.0.0.1:{raw.port}")
         connection = await place.connection()
         place.keep(connection)
         assert await place.connection() is connection
@@ -256,7 +295,7 @@ async def test_an_answer_that_nobody_takes_is_not_read_into_memory() -> None:
             sent += 100_000
 
     async with a_server(serve) as server:
-        place = Upstream(server.root_url)
+        place = place_of(server.root_url)
         connection = await place.connection()
         reply = await connection.reply()
         before = -1
@@ -273,7 +312,7 @@ async def test_an_answer_that_nobody_takes_is_not_read_into_memory() -> None:
 
 async def test_no_answer_proper_is_none() -> None:
     async with raw_server(b"x" * 70_000, close=False) as raw:
-        place = Upstream(f"http://127.0.0.1:{raw.port}")
+        place = place_of(f"http://127.0.0.1:{raw.port}")
         connection = await place.connection()
         connection.begin(b"GET / HTTP/1.1\r\n\r\n")
         with pytest.raises(BadReply):
