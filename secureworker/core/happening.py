@@ -57,6 +57,8 @@ class Hindrance:
     """One word of `HINDRANCES`, for metrics."""
     why: str
     """A sentence for the operator: what is found, and what to do."""
+    ends_by_beginning_anew: bool = False
+    """Whether the worker mends it by making all checks again, as at its start; else somebody has to do something."""
 
 
 HINDRANCES = (

@@ -19,7 +19,7 @@ from secureworker.core.happening import Faulted, Hindrance, State, StateEntered
 from secureworker.core.outcome import Errored, Exited, Outcome
 from secureworker.ports import ClaimedRun, Events, Queue
 from secureworker.worker.idle import Idle
-from secureworker.worker.mending import Mending
+from secureworker.worker.mending import Mending, Renewal
 from secureworker.worker.run import run_claim
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.tools import Tools
@@ -84,6 +84,7 @@ class ClaimLoop:
         self._run_ended = asyncio.Event()
         self._fault: SecureworkerError | None = None
         self._mending = Mending(tools.sandbox, tools.clock, tools.watcher)
+        self._renewal = Renewal(tools.clock)
         self._entered: StateEntered | None = None
 
     async def serve(self, events: Events) -> Ended:
@@ -173,6 +174,7 @@ class ClaimLoop:
         if hindrances:
             await self._let_them_pass(hindrances)
             return 0
+        self._renewal.over()
         return runs
 
     async def _let_them_pass(self, hindrances: tuple[Hindrance, ...]) -> None:
@@ -181,6 +183,10 @@ class ClaimLoop:
             logger.warning("claiming no tasks for now: %s", why)
         else:
             logger.debug("still claiming no tasks: %s", why)
+        if self._renewal.due(hindrances, idle=not self._running) and self._shutdown.begin_anew(
+            "all checks are made again, as at the start"
+        ):
+            return
         await self._shutdown.pause(HINDERED_SECONDS)
 
     def _enter(self, state: State, why: str = "", hindrances: tuple[Hindrance, ...] = ()) -> bool:

@@ -11,11 +11,35 @@ from secureworker.ports import Clock, Sandbox, Watcher
 
 logger = logging.getLogger(__name__)
 
+ANEW_SECONDS: Final = 60.0
+"""From finding what a new beginning mends to that beginning. An upgrade replaces its files one after the other."""
+
 BROKEN_SECONDS: Final = (60.0, 600.0, 3600.0)
 """From a run that failed because of this host to the next claim, by how many such in a row; the last repeats. A host
 that is broken for good, in a way that no look at it finds, takes a task an hour: the others run elsewhere."""
 SELF_TEST_SECONDS: Final = (10.0, 30.0, 60.0, 300.0)
 """Between attempts at a self-test that fails; the last one repeats. They cost no task, but some processor time."""
+
+
+@dataclass
+class Renewal:
+    """When to begin anew, because that is what mends all that keeps a worker from claiming."""
+
+    clock: Clock
+    _since: float | None = None
+
+    def due(self, hindrances: tuple[Hindrance, ...], *, idle: bool) -> bool:
+        """Take note of what hinders now; say whether it has been that for long enough, and nothing runs."""
+        if not all(hindrance.ends_by_beginning_anew for hindrance in hindrances):
+            self._since = None
+            return False
+        now = self.clock.monotonic()
+        self._since = now if self._since is None else self._since
+        return idle and now - self._since >= ANEW_SECONDS
+
+    def over(self) -> None:
+        """Take note that nothing hinders."""
+        self._since = None
 
 
 @dataclass

@@ -114,6 +114,14 @@ class Shutdown:
             self._reloaded = True
             self.drain("the policy has changed")
 
+    def begin_anew(self, why: str) -> bool:
+        """Claim no more, and then make all checks again and go on; say whether that can be."""
+        if self._reload is None or self.begun:
+            return False
+        self._reloaded = True
+        self.drain(why)
+        return True
+
     async def let_drain_time_pass(self) -> None:
         """Once a stop is asked for, end the runs when the drain time has passed."""
         await self._stop_asked.wait()

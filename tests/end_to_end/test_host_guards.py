@@ -129,6 +129,24 @@ async def test_a_runtime_that_is_gone_or_another_costs_no_task(here: Here) -> No
     await goes_on(here, worker, task)
 
 
+async def test_a_runtime_that_was_upgraded_is_tested_and_used(here: Here) -> None:
+    installed = find("runc")
+    assert installed is not None
+    runtime, new = here.directory / "runc", here.directory / "new"
+    shutil.copy(installed, runtime)
+    worker = await here.start("--verbose", "--runtime", str(runtime))
+    shutil.copy(installed, new)
+    with new.open("ab") as file:
+        file.write(b"of another version")
+    new.rename(runtime)
+    task = await hindered(here, worker, "is another program than the one that was tested at the start")
+    await claims_nothing(here, worker, task)
+    assert await here.resolved(task, seconds=120) == "completed", worker.log
+    assert worker.log.count("failed to get out") == 2, "the sandbox was tested with the new one"
+    worker.signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0, worker.log
+
+
 async def test_an_audit_log_that_cannot_be_written_costs_no_task(here: Here) -> None:
     worker = await here.start("--verbose")
     log = here.directory / "state" / "audit"

@@ -202,7 +202,7 @@ def test_another_program_in_its_place_hinders_until_the_old_one_is_back(program:
     old = program.read_bytes()
     program.write_bytes(old[:-1] + b"!")
     (found,) = look(1)
-    assert "another program than the one that was tested at the start; restart the worker" in found.why
+    assert "another program than the one that was tested at the start; the worker begins anew soon" in found.why
     assert look(1) == (found,)
     program.write_bytes(old)
     assert look(1) == ()

@@ -13,7 +13,8 @@ from secureworker.core.happening import Faulted, Hindrance, StateEntered
 from secureworker.core.outcome import Resolution
 from secureworker.testing import FakeRun, run_virtual
 from secureworker.worker.loop import HINDERED_SECONDS, Ended
-from secureworker.worker.mending import BROKEN_SECONDS, SELF_TEST_SECONDS
+from secureworker.worker.mending import ANEW_SECONDS, BROKEN_SECONDS, SELF_TEST_SECONDS
+from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.together import LOOK_SECONDS, HostGuards
 from tests.worker.world import World
 
@@ -251,3 +252,54 @@ def test_a_log_that_heals_is_no_end() -> None:
     assert reports(runs) == [Resolution.COMPLETED]
     assert hindrances(world) == [Hindrance("audit", "no space")] * 2
     assert seconds >= 2 * HINDERED_SECONDS
+
+
+ANOTHER_RUNTIME = Hindrance("runtime", "runc is another program", ends_by_beginning_anew=True)
+
+
+@pytest.mark.parametrize("reloads", [True, False])
+def test_what_a_new_beginning_mends_has_the_worker_begin_anew_once_nothing_runs(*, reloads: bool) -> None:
+    async def reload() -> bool:
+        raise AssertionError("nobody asked for another policy")
+
+    async def scenario() -> None:
+        world = World()
+        world.shutdown = Shutdown(world.clock, 30, reload if reloads else None)
+        world.sandbox.seconds = 500
+        world.queue.add(world.a_run())
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(world.loop(capacity=2).serve(world.events))
+            await world.sandbox.begun.wait()
+            world.guard.found = (ANOTHER_RUNTIME,)
+            await world.clock.sleep(400)
+            assert not world.shutdown.begun, "a run is under way"
+            await world.clock.sleep(200)
+            assert world.shutdown.begun is reloads
+            assert world.shutdown.starts_anew is reloads
+            world.events.ask("drain")
+            ended = await serving
+        assert ended.fault is None
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("found", [(ANOTHER_RUNTIME, Hindrance("disk", "full")), ()])
+def test_what_a_new_beginning_does_not_mend_is_waited_for(found: tuple[Hindrance, ...]) -> None:
+    async def reload() -> bool:
+        return True
+
+    async def scenario() -> None:
+        world = World()
+        world.shutdown = Shutdown(world.clock, 30, reload)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.loop().serve(world.events))
+            for _ in range(20):
+                # Never for long enough in one piece.
+                world.guard.found = (ANOTHER_RUNTIME,)
+                await world.clock.sleep(ANEW_SECONDS - 2 * HINDERED_SECONDS)
+                world.guard.found = found
+                await world.clock.sleep(2 * HINDERED_SECONDS)
+            assert not world.shutdown.begun
+            world.events.ask("drain")
+
+    run_virtual(scenario())

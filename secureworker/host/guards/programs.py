@@ -55,8 +55,9 @@ class Programs:
             if digest != tested.sha256:
                 yield Hindrance(
                     "runtime",
-                    f"{path} is another program than the one that was tested at the start; restart the worker, which "
-                    "tests it, or bring the old one back",
+                    f"{path} is another program than the one that was tested at the start; the worker begins anew "
+                    "soon, and tests it; or bring the old one back",
+                    ends_by_beginning_anew=True,
                 )
             elif not os.access(path, os.X_OK):
                 yield Hindrance("runtime", f"{path} may not be executed any more; let it")
@@ -106,13 +107,17 @@ class ControlGroups:
                     with open(f"{base}/{_V2_CONTROL}") as file:
                         missing = controllers.difference(file.read().split())
                 except OSError as error:
-                    yield Hindrance("cgroup", f"the control group {base} is gone: {error.strerror}; restart the worker")
+                    yield _no_group(f"the control group {base} is gone: {error.strerror}")
                     continue
                 if missing:
                     names = ", ".join(sorted(missing))
-                    yield Hindrance("cgroup", f"{names} cannot be limited in {base} any more; restart the worker")
+                    yield _no_group(f"{names} cannot be limited in {base} any more")
                     continue
             # In version 1 the worker makes it again, where it may.
             place = base if os.path.isdir(base) else os.path.dirname(base)
             if not os.access(place, os.W_OK | os.X_OK):
-                yield Hindrance("cgroup", f"no control groups can be made in {place} any more; give them back")
+                yield _no_group(f"no control groups can be made in {place} any more")
+
+
+def _no_group(why: str) -> Hindrance:
+    return Hindrance("cgroup", f"{why}; give it back, or the worker begins anew soon", ends_by_beginning_anew=True)
