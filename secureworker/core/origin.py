@@ -52,7 +52,17 @@ class TracedRepository:
     @property
     def url(self) -> str:
         """Give its address."""
-        return "/".join(part for part in (f"{self.scheme}:/", self.host, self.owner, self.repository) if part)
+        return f"{self.scheme}://{self.host}/{self.full_name}"
+
+    @property
+    def full_name(self) -> str:
+        """Give its name on its host."""
+        return f"{self.owner}/{self.repository}" if self.owner else self.repository
+
+    @property
+    def ssh_url(self) -> str:
+        """Give its address as GitHub has it for git over ssh, which tasks name too that fetch it with a key."""
+        return f"git@{self.host}:{self.full_name}.git"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,8 @@ class Origin:
     """`refs/heads/<branch>` or `refs/tags/<tag>`."""
     kind: str
     """`github-push`, `github-release` or `cron`."""
+    named: str
+    """The repository's address, as the task spells it: one of the two."""
 
 
 class NoOrigin(ValueError):
@@ -96,7 +108,11 @@ def read_origin(definition: Mapping[str, Json], rule: TraceRule) -> Origin:
         raise NoOrigin(f"extra.tasks_for is {show(kind)}; {PUSH}, {RELEASE} and {CRON} can be traced")
     # 2.
     environment = _object(_object(definition.get("payload")).get("env"))
-    named = [each for each in rule.repositories if environment.get(f"{each.prefix}_HEAD_REPOSITORY") == each.url]
+    named = [
+        each
+        for each in rule.repositories
+        if environment.get(f"{each.prefix}_HEAD_REPOSITORY") in (each.url, each.ssh_url)
+    ]
     if len(named) != 1:
         names = ", ".join(f"{each.prefix}_HEAD_REPOSITORY={each.url}" for each in rule.repositories)
         raise NoOrigin(f"its environment names no repository of the policy; expected one of {names}")
@@ -115,7 +131,7 @@ def read_origin(definition: Mapping[str, Json], rule: TraceRule) -> Origin:
         raise NoOrigin(f"it is for {kind}, and {ref} is none of those")
     if kind != RELEASE and not allowed(repository, ref):
         raise NoOrigin(f"{ref} is no branch that tasks may come from: {', '.join(repository.branches)}")
-    return Origin(repository, revision, ref, kind)
+    return Origin(repository, revision, ref, kind, str(environment[f"{repository.prefix}_HEAD_REPOSITORY"]))
 
 
 def allowed(repository: TracedRepository, ref: str) -> bool:
@@ -147,14 +163,14 @@ def make_context(origin: Origin, task_id: TaskId, definition: Mapping[str, Json]
         return {**known, **_cron(origin, task_id, definition, owner)}
     where = origin.repository
     login = owner.removesuffix(_NOREPLY) if owner.endswith(_NOREPLY) else owner.partition("@")[0]
-    full = "/".join(part for part in (where.owner, where.repository) if part)
     event: dict[str, Json] = {
         "repository": {
             "name": where.repository,
-            "full_name": full,
+            "full_name": where.full_name,
             "url": where.url,
             "html_url": where.url,
             "clone_url": f"{where.url}.git",
+            "ssh_url": where.ssh_url,
         },
         "sender": {"login": login},
     }
@@ -186,7 +202,7 @@ def make_context(origin: Origin, task_id: TaskId, definition: Mapping[str, Json]
 def _cron(origin: Origin, task_id: TaskId, definition: Mapping[str, Json], owner: str) -> dict[str, Json]:
     cron = _object(_object(definition.get("extra")).get("cron"))
     return {
-        "repository": {"url": origin.repository.url, "project": origin.repository.repository},
+        "repository": {"url": origin.named, "project": origin.repository.repository},
         "push": {"revision": origin.revision, "branch": origin.ref.removeprefix("refs/heads/"), "owner": owner},
         "cron": {
             "task_id": _form(_WORD, cron.get("task_id"), "extra.cron.task_id"),

@@ -98,7 +98,7 @@ def an_origin(host: Host, kind: str = "github-push", ref: str = "refs/heads/main
     repository = TracedRepository(
         "https", "github.com", "us", "app", "", ("main", "rel/*", "next"), "APP", host.website
     )
-    return Origin(replace(repository, **changes), REVISION, ref, kind)
+    return Origin(replace(repository, **changes), REVISION, ref, kind, URL)
 
 
 QUICK = SiteSettings(attempts=2, stall_seconds=0.5, seconds=1.0)

@@ -44,7 +44,7 @@ def test_a_repository_is_read_in_one_place() -> None:
 
 
 def test_an_origin_is_read() -> None:
-    origin = Origin(REPOSITORY, REVISION, "refs/heads/main", "github-push")
+    origin = Origin(REPOSITORY, REVISION, "refs/heads/main", "github-push", REPOSITORY.url)
     assert read_origin(a_decision(), RULE) == origin
     assert read_origin(a_decision(HEAD_REF="main"), RULE) == origin
     assert read_origin(a_decision(HEAD_REF="release/1"), RULE).ref == "refs/heads/release/1"
@@ -58,6 +58,9 @@ def test_an_origin_is_read() -> None:
         (a_decision(None), "extra.tasks_for is"),
         ({}, "extra.tasks_for is"),
         (a_decision(HEAD_REPOSITORY="https://github.com/them/app"), "names no repository"),
+        (a_decision(HEAD_REPOSITORY="git@github.com:them/app.git"), "names no repository"),
+        (a_decision(HEAD_REPOSITORY="git@evil.example.com:us/app.git"), "names no repository"),
+        (a_decision(HEAD_REPOSITORY=["https://github.com/us/app"]), "names no repository"),
         (a_decision(HEAD_REV="main"), "APP_HEAD_REV is"),
         (a_decision(HEAD_REV=None), "APP_HEAD_REV is"),
         (a_decision(HEAD_REV=REVISION + "\n"), "APP_HEAD_REV is"),
@@ -93,6 +96,17 @@ def test_a_push_is_told_as_github_does() -> None:
     assert (event["ref"], event["before"], event["after"]) == ("refs/heads/main", "1" * 40, REVISION)
     assert event["repository"]["full_name"] == "us/app"
     assert event["pusher"] == {"name": "dev", "email": "dev@example.com"}
+
+
+def test_a_task_may_name_its_repository_as_git_over_ssh_does() -> None:
+    ssh = "git@github.com:us/app.git"
+    by_ssh = a_decision("cron", HEAD_REPOSITORY=ssh)
+    assert read_origin(by_ssh, RULE).named == ssh
+    assert context(by_ssh)["repository"]["url"] == ssh
+    assert context(a_decision("cron"))["repository"]["url"] == "https://github.com/us/app"
+    assert context(a_decision(HEAD_REPOSITORY=ssh))["event"]["repository"]["ssh_url"] == ssh
+    nameless = TracedRepository("https", "hg.example.com", "", "app", "/srv/app", ("main",), "APP")
+    assert (nameless.url, nameless.ssh_url) == ("https://hg.example.com/app", "git@hg.example.com:app.git")
 
 
 def test_the_login_of_a_hidden_address_is_known() -> None:
