@@ -11,6 +11,7 @@ from secureworker.core.errors import (
     AuditEnded,
     AuditError,
     BadArtifact,
+    BadPayload,
     Defect,
     HostError,
     KeyUnusable,
@@ -148,6 +149,7 @@ _OF_PORTS: dict[str, tuple[Callable[[], Exception], ...]] = {
     "outputs": (lambda: BadArtifact("a link", ("public/link",)), lambda: BadArtifact("a device", ("public/../x",))),
     "signer": (lambda: KeyUnusable("no key"), lambda: ServiceError("the signer does not answer")),
     "secrets": (lambda: ServiceError("503"),),
+    "inputs": (lambda: ServiceError("503"), lambda: BadPayload(("an input is not there",))),
     "audit": (
         lambda: AuditError("read-only"),
         lambda: AuditEnded("takes no more records"),

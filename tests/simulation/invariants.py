@@ -16,6 +16,8 @@ END_AFTER_NOW_SECONDS = 4 * LONGEST_CALL_SECONDS
 END_AFTER_STOP_SECONDS = 2 * 3600.0
 """Beyond the drain time: a claim, an upload of the log, a report that is tried until the task's deadline."""
 _STATEMENT = "public/chain-of-trust.json"
+_REPORT = "public/verification.json"
+"""How inputs were verified: for people, and signed by nobody."""
 
 
 def violations(record: Record) -> list[str]:
@@ -159,7 +161,7 @@ def _published(run: RunRecord, _: Record) -> Iterator[str]:
         return
     yield from _as_signed(run.signed[-1], stored)
     if completed:
-        signed_files = {_STATEMENT, f"{_STATEMENT}.sig", *run.signed[-1]}
+        signed_files = {_STATEMENT, f"{_STATEMENT}.sig", _REPORT, *run.signed[-1]}
         for name, upload in stored.items():
             if name not in signed_files and not upload.of_log:
                 yield f"{name} is stored, and was not signed"

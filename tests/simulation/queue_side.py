@@ -1,23 +1,28 @@
 """The Queue and its storage of a simulation: the fakes, behind a network that does what the seed wants."""
 
 import asyncio
+import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from secureworker.core.claim import Claim, Json
+from secureworker.core.claim import Claim, Json, parse_claim
 from secureworker.core.errors import Defect, Stop, StopReason
 from secureworker.core.ids import ArtifactName
 from secureworker.core.outcome import Resolution
 from secureworker.core.uploads import ArtifactRequest, StorageS3, UploadTarget
 from secureworker.ports import Artifact, SignedFile
-from secureworker.testing import FakeClock, FakeQueue, FakeRun, FakeStore, a_claim
+from secureworker.testing import IDENTITY, FakeClock, FakeQueue, FakeRun, FakeStore, a_claim_answer
 from secureworker.worker.shutdown import Shutdown
 from tests.simulation.fate import Fate, bad_request, not_found
 from tests.simulation.record import Record, Report, RunRecord, Upload
 
 DEADLINE = timedelta(hours=1)
+RETRIED = (StopReason.CLAIM_LOST, Resolution.WORKER_SHUTDOWN, Resolution.INTERMITTENT_TASK)
+"""Ends after which the Queue makes another run of a task, while it has retries left."""
+RETRIES = 2
 
 
 @dataclass
@@ -35,6 +40,9 @@ class Clocks:
 
 class SimulatedRun(FakeRun):
     """A run, each of whose requests goes over the network; writes down what reached the Queue."""
+
+    again: Callable[[], None] | None = None
+    """Makes another run of the task."""
 
     def __init__(self, claim: Claim, clocks: Clocks, claim_seconds: float, fate: Fate, record: RunRecord) -> None:
         super().__init__(claim, clocks.queue, claim_seconds)
@@ -102,6 +110,18 @@ class SimulatedRun(FakeRun):
     async def _arrive(self, method: str) -> None:
         """Arrive at once: the way is `fate.request`'s."""
 
+    def watch_end(self) -> None:
+        """Resolve the run when its claim has ended, though nobody asks."""
+        self._expire()
+        if self.resolved is None:
+            left = (self._taken_until - self._clock.now()).total_seconds()
+            asyncio.get_running_loop().call_later(max(left, 0.0) + 1.0, self.watch_end)
+
+    def _resolve(self, how: Resolution | StopReason) -> None:
+        super()._resolve(how)
+        if how in RETRIED and self.again is not None:
+            self.again()
+
     def _expire(self) -> None:
         super()._expire()
         if self.resolved is None and self._clock.now() >= self._ends:
@@ -144,9 +164,16 @@ class SimulatedQueue(FakeQueue):
     def create(self, task_id: str, **task: Json) -> None:
         """Make a task pending."""
         self.tasks[task_id] = task
-        claim = a_claim(self.clocks.queue, task_id, self.claim_seconds, **task)
+        self._make_pending(task_id, 0)
+
+    def _make_pending(self, task_id: str, run_id: int) -> None:
+        claim = self._claim_of(task_id, run_id)
         self.add(FakeRun(claim, self.clocks.queue, self.claim_seconds))
         self.fate.tell(f"{claim}: created")
+
+    def _claim_of(self, task_id: str, run_id: int) -> Claim:
+        answer = a_claim_answer(self.clocks.queue, task_id, self.claim_seconds, **self.tasks[task_id])
+        return parse_claim({**answer, "runId": run_id}, IDENTITY)
 
     async def claim(self, count: int) -> tuple[FakeRun, ...]:
         """Give tasks."""
@@ -165,12 +192,15 @@ class SimulatedQueue(FakeQueue):
 
     def _give(self, pending: FakeRun) -> SimulatedRun:
         # Claimed now, and not when it was created: its claim ends later.
-        task_id = str(pending.claim.task_id)
-        claim = a_claim(self.clocks.queue, task_id, self.claim_seconds, **self.tasks[task_id])
+        task_id, run_id = str(pending.claim.task_id), int(pending.claim.run_id)
+        claim = self._claim_of(task_id, run_id)
         record = RunRecord(str(claim))
         run = SimulatedRun(claim, self.clocks, self.claim_seconds, self.fate, record)
         self.record.runs.append(record)
         self.runs[str(claim)] = run
+        if run_id < RETRIES:
+            run.again = functools.partial(self._make_pending, task_id, run_id + 1)
+        run.watch_end()
         return run
 
 

@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from secureworker.core.audit import AuditRecord
+from secureworker.core.claim import Json
+from secureworker.core.doors import Destination
 from secureworker.core.happening import Hindrance
 from secureworker.core.ids import ScriptName
 from secureworker.core.outcome import Execution, ExitCode, ExitStatus, KilledBySignal
 from secureworker.core.plan import Limits, OutputRules, Plan
-from secureworker.core.policy import PayloadEquals, Policy
+from secureworker.core.policy import PayloadEquals, Policy, SecretRule, UpstreamRule
 from secureworker.ports import Artifact, Network, Queue, SignedFile, Statement, TaskLog, Workspace
 from secureworker.testing import (
     FAKE_CHECKS,
@@ -44,10 +46,15 @@ from secureworker.worker.audited import AuditedDoors, AuditedQueue, AuditedSandb
 from secureworker.worker.loop import ClaimLoop
 from secureworker.worker.shutdown import Shutdown
 from secureworker.worker.tools import Tools
+from tests.core.upstreams import BUILD, Build, trusted_pools
 from tests.simulation.fate import Chances, Fate
 from tests.simulation.queue_side import Clocks, SimulatedQueue, SimulatedStore
 from tests.simulation.record import Record
 
+_ZIP = "public/build/a.zip"
+_CONTENTS = {f"{BUILD}/{_ZIP}": b"a zip"}
+_BUILD = Build(body={"artifacts": {_ZIP: {"sha256": hashlib.sha256(b"a zip").hexdigest()}}}).facts()
+"""What tasks want of another one, which was made and signed as the policy asks."""
 HORIZON_SECONDS = 1800.0
 """When the operator asks to stop, whatever else was asked for."""
 PATIENCE_SECONDS = 20_000.0
@@ -215,6 +222,10 @@ class Scenario:
             (self.doors, "doors"),
         ):
             port.failures = Chances(fate, name)
+        self.inputs = FakeInputs(clock, {BUILD: _BUILD}, _CONTENTS, fate.delay(), Chances(fate, "inputs"))
+        if fate.random.random() < 0.2:
+            # Between its signing and its storing, or after: these are not the bytes that were signed.
+            self.inputs.contents = dict.fromkeys(_CONTENTS, b"other")
         self.sandbox = SimulatedSandbox(clock, fate, self.queue)
         self.guard = SimulatedGuard(fate)
 
@@ -232,7 +243,7 @@ class Scenario:
             workspaces=self.workspaces,
             networks=self.networks,
             doors=AuditedDoors(self.doors, self.audit),
-            inputs=FakeInputs(clock),
+            inputs=self.inputs,
             checks=FAKE_CHECKS,
             secrets=AuditedSecrets(self.secrets, self.audit),
             sandbox=AuditedSandbox(self.sandbox, self.audit),
@@ -311,7 +322,13 @@ class Scenario:
             await asyncio.sleep(draw.choice((0.0, draw.uniform(0, 60), draw.uniform(0, 600))))
             # Every fifth is refused.
             scheduler = draw.choice((*("test-scheduler",) * 4, "another-scheduler"))
-            self.queue.create(task_id, schedulerId=scheduler, payload={"do": draw.choice((ALONE, "build", "build"))})
+            payload: dict[str, Json] = {"do": draw.choice((ALONE, "build", "build"))}
+            wants: list[Json] = []
+            if draw.random() < 0.4:
+                wants.append({"taskId": BUILD, "taskType": "build", "paths": [_ZIP]})
+            needs: list[Json] = [BUILD] if wants else []
+            payload |= {"upstreamArtifacts": wants} if wants else {}
+            self.queue.create(task_id, schedulerId=scheduler, payload=payload, dependencies=needs)
 
     async def _end(self) -> None:
         await asyncio.sleep(HORIZON_SECONDS)
@@ -327,9 +344,12 @@ def _policy(fate: Fate) -> Policy:
         grace=timedelta(seconds=draw.choice((0.0, 1.0, 10.0))),
         repeatable=draw.random() < 0.7,
         outputs=OutputRules(("public/**",), 2**30, 2**30, 100, on_failure=draw.random() < 0.5),
+        secrets=(SecretRule("token", "credential:token"),) if draw.random() < 0.5 else (),
+        network=(Destination("example.com", 443),) if draw.random() < 0.5 else (),
+        upstream=UpstreamRule(required=False, worker_pools=("release-3/*",), max_size=100, forbid_features=()),
     )
     alone = replace(build, name=ScriptName(ALONE), when=PayloadEquals("do", ALONE), exclusive=draw.random() < 0.7)
-    return a_policy(build, alone)
+    return replace(a_policy(build, alone), trust=trusted_pools())
 
 
 def play(seed: int, replaced: Replaced | None = None) -> Record:

@@ -44,6 +44,9 @@ def test_the_worlds_are_not_all_alike() -> None:
     assert any(run.unwanted for run in runs), "no claim was answered after the end"
     assert any(len(run.reports) > 1 for run in runs), "no report was tried again"
     assert any(len(run.leases) > 1 for run in runs), "no claim was renewed"
+    assert any(run.name.endswith("/1") and run.scripts for run in runs), "no task was run again"
+    told = "\n".join(line for record in records for line in record.story)
+    assert all(f"{port}\n" in told for port in ("inputs.fetch", "secrets.lend", "doors.open")), "a port is never used"
     several = [record for record in records if record.capacity > 1 and len(record.runs) > 1]
     assert any(run.exclusive for record in several for run in record.runs), "no script had to run alone"
     assert any(record.slow_by for record in records), "no clock jumped back"
