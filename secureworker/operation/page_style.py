@@ -56,7 +56,8 @@ dt { color: var(--quiet); } dd { margin: 0; min-width: 0; }
 table { border-collapse: collapse; width: 100%%; min-width: 34rem; }
 caption { text-align: left; color: var(--quiet); padding: 0 0 0.25rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.75rem 0.3rem 0; border-top: 1px solid var(--line); }
-th { font-weight: 600; } td.time { white-space: nowrap; }
+th { font-weight: 600; } th, td.time, td.decision, td.kind, td.task code { white-space: nowrap; }
+td.resolution { overflow-wrap: normal; }
 ul { margin: 0; padding-left: 1.1rem; }
 code, pre { font: 0.85rem/1.45 ui-monospace, monospace; }
 pre { background: var(--ground); border: 1px solid var(--line); margin: 0.5rem 0 0; padding: 0.5rem;

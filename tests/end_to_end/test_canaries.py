@@ -159,6 +159,16 @@ def look_at_processes(searched: Searched, worker: Worker) -> None:
                 continue
 
 
+STATUS = ("/", "/status.json", "/health", "/metrics")
+
+
+async def read_status(state: Path, path: str) -> bytes:
+    connector = aiohttp.UnixConnector(str(state / "status.sock"))
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://localhost{path}") as answer:
+        assert answer.status == 200, path
+        return await answer.read()
+
+
 async def published(here: Here, task: str) -> Mapping[str, bytes]:
     found: dict[str, bytes] = {}
     listed: dict[str, Any] = await here.client.listArtifacts(task, 0)
@@ -184,8 +194,16 @@ async def test_no_secret_is_in_anything_that_the_worker_writes_anywhere(here: He
     await eventually(lambda: any(path.stat().st_size for path in state.glob(last)), f"the script's end; {worker.log}")
 
     look_at_processes(searched, worker)
+    # While the script has them, and has told them: what is shown of its log is the log that is masked.
+    shown = {path: await read_status(state, path) for path in (*STATUS, f"/runs/{task}/0/log")}
+    for path, content in shown.items():
+        searched.look(f"the status page's {path}", content)
+    assert b"[masked]" in shown["/"]
+    assert b"[masked]" in shown[f"/runs/{task}/0/log"]
     searched.look_below(state, lent)
     assert await here.resolved(task) == "completed", worker.log
+    for path in STATUS:
+        searched.look(f"the status page's {path} afterwards", await read_status(state, path))
     assert list(lent.iterdir()) == []
     worker.signal(signal.SIGTERM)
     assert await worker.exit_code() == 0, worker.log
