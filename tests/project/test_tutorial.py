@@ -42,11 +42,15 @@ def test_the_tutorial_works_as_it_is_written(checkout: Path, tmp_path: Path) -> 
     script = _as_one_script(text)
 
     done = subprocess.run(
-        ["bash", "-mc", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-mc", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resolved completed" in done.stderr
     assert "resolved malformed-payload" in done.stderr
     assert 'the task\'s schedulerId is "somebody-else"' in done.stdout
-    assert "\nverified\n" in done.stdout
+    assert done.stdout.count("\nverified\n") == 3  # two runs, and the audit log
+    # The release of one's own.
+    assert "refused, with exit code 1" in done.stdout
+    assert "payload.version" in done.stdout
+    assert "demo-1.2.tar.gz: OK\nRelease 1.2\n" in done.stdout
