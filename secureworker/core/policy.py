@@ -180,7 +180,8 @@ class Policy:
     trust: tuple[TrustPool, ...] = ()
     """Whose outputs may be inputs: as it stands here, or as the trust file says that is named here."""
     trust_file: PinnedFile | None = None
-    """Where `trust` is from, with the digest of what was read; None: from the policy itself."""
+    """Where `trust` is from, with the digest of what was read; None: from the policy itself. Where it is not among
+    `files`, it is of another host, and was not read."""
     worker_scopes: tuple[ExtraScope, ...] = ()
     """What the worker's own credentials must be able to do beside claiming; more they must not."""
     max_capacity: int = 1

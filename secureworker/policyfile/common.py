@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from secureworker.core.ids import Sha256
 from secureworker.core.plan import PinnedFile
@@ -15,6 +15,8 @@ from secureworker.host.documents import BadDocument
 from secureworker.host.trustfile import parse_trust, read_pools
 from secureworker.policyfile.draft import Draft
 from secureworker.policyfile.quantities import parse_duration
+
+_UNREAD: Final = Sha256("0" * 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def _read_trust_file(draft: Draft, at: Path) -> Trusted:
     written = draft.get(at, "")
     if written.startswith("/") and not draft.places.host:
         # Of another host: this one may have another file there, or none.
-        return Trusted((), known=False)
+        return Trusted((), PinnedFile(written, _UNREAD), known=False)
     try:
         path = draft.places.resolve(written)
         content = draft.places.referred(path)

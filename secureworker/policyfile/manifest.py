@@ -13,7 +13,14 @@ def manifest(path: str, policy: Policy) -> bytes:
     Args:
         path: the policy file; names are relative to its directory, so that the directory may lie anywhere.
         policy: as it was loaded from there.
+
+    Raises:
+        PolicyError: the policy names a trust file of another host, whose digest is not known here.
     """
+    if policy.trust_file is not None and policy.trust_file not in policy.files:
+        where = policy.trust_file.path
+        why = f"trust.file: {where} is the workers' own, so that it is not known here what would be signed"
+        raise PolicyError((f"{path}: {why}; put it beside the policy, and name it without a directory",))
     base = os.path.dirname(os.path.abspath(path))
     lines = [f"{policy.sha256}  {os.path.basename(path)}"]
     lines += [f"{file.sha256}  {os.path.relpath(file.path, base)}" for file in policy.files]

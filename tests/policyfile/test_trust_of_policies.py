@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from secureworker.core.errors import PolicyError
 from secureworker.core.ids import WorkerPool
 from secureworker.core.trust import Implementation, KeyState, TrustKey, fingerprint
 from secureworker.policyfile import load
@@ -105,7 +106,10 @@ def test_a_file_of_another_host_is_not_looked_for_one_beside_the_policy_is(tmp_p
     path = write(tmp_path, NAMED.replace("trust.yml", name))
     if name.startswith("/"):
         policy = load(path, host=False)
-        assert (policy.trust, policy.trust_file) == ((), None)
+        assert (policy.trust, policy.files) == ((), ())
+        assert of_policy(policy)["trust-file"] == name
+        with pytest.raises(PolicyError, match="is the workers' own, so that it is not known here what would be signed"):
+            manifest(path, policy)
     else:
         write_trust(tmp_path)
         assert load(path, host=False).trust
