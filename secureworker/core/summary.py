@@ -35,7 +35,8 @@ def verification_summary(statement: Mapping[str, Any]) -> bytes | None:
     inputs = [each for each in others if not each["name"].startswith(_STATEMENT)]
     if not inputs:
         return None
-    attested = [{"uri": each["uri"], "digest": each["digest"]} for each in others if each not in inputs]
+    # The schema lets an address be absent; ours never is.
+    attested = [{key: each[key] for key in ("uri", "digest") if key in each} for each in others if each not in inputs]
     document = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": each["name"], "digest": each["digest"]} for each in inputs],
