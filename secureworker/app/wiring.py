@@ -26,6 +26,7 @@ from secureworker.host.guards.space import Memory, StateDirectory
 from secureworker.host.guards.standing import Clocks, Evidence, Expiry, ServerTime
 from secureworker.host.http import DEFAULT_LIMITS, open_session
 from secureworker.host.lending import LentSecrets, check_sources, memory_directory, sweep_memory
+from secureworker.host.sole import sole_worker
 from secureworker.host.tasklog import FileTaskLogs, LogSettings
 from secureworker.host.workspace import DirectoryWorkspaces
 from secureworker.livelog.showing import shown_logs
@@ -41,8 +42,8 @@ from secureworker.registration.source import Held, Surroundings, begin
 from secureworker.sandbox.engine import OciSandbox, SandboxSettings, open_sandbox
 from secureworker.sandbox.netns import NamespaceNetworks
 from secureworker.signing.client import SignerClient, child_settings, child_signer, connected_signer
-from secureworker.signing.keys import PublicKey, read_public_key
 from secureworker.signing.keyuris import files_of
+from secureworker.signing.publickeys import PublicKey, read_public_key
 from secureworker.signing.verify import checks
 from secureworker.worker.audited import (
     AuditedDoors,
@@ -78,6 +79,7 @@ async def wired(
             unlimited=all(rule.unlimited for rule in policy.scripts),
         )
         oci = await stack.enter_async_context(open_sandbox(sandbox_settings))
+        stack.enter_context(sole_worker(settings.identity, policy.root_url))
         # 2. The signer, and with it the log of everything that follows. It holds the key; we never do.
         watcher.saw(Began(settings.identity, __version__, policy.root_url, policy.sha256))
         client = await stack.enter_async_context(_signer(policy, settings, watcher.saw))

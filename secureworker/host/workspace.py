@@ -48,7 +48,7 @@ def own_range() -> UidRange:
     """Give the ids that this process may give to scripts: those set aside for root, or this user's subordinate ones."""
     own = userns.entered()
     # In memory, as all workers of this user find it, whatever session or service they belong to.
-    locks = "" if own is None else f"/dev/shm/secureworker-{own.uid}/ids"  # noqa: S108 - `_make_locks` looks at it
+    locks = "" if own is None else f"/dev/shm/secureworker-{own.uid}/ids"  # noqa: S108 - `make_locks` looks at it
     return UidRange() if own is None else UidRange(1, own.ids - userns.SET_ASIDE, locks)
 
 
@@ -137,7 +137,7 @@ def _release(result: object) -> None:
 def _reserve(uids: UidRange) -> tuple[int, int]:
     """Lock the first free pair of ids; the lock goes when the descriptor is closed, or the worker dies."""
     try:
-        _make_locks(uids.locks)
+        make_locks(uids.locks)
         for offset in range(0, uids.count - 1, 2):
             uid = uids.base + offset + 1
             lock = os.open(f"{uids.locks}/{uid}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -155,7 +155,12 @@ def _reserve(uids: UidRange) -> tuple[int, int]:
     raise HostError(f"all {uids.count // 2} pairs of user ids from {uids.base} on are in use; reserve a larger range")
 
 
-def _make_locks(locks: str) -> None:
+def make_locks(locks: str) -> None:
+    """Make a directory of lock files that nobody else may write to, and see that it is one.
+
+    Raises:
+        HostError: it is somebody else's.
+    """
     for directory in (os.path.dirname(locks), locks):
         # Each by itself: makedirs gives its mode to the last one only, and others might then write to the first.
         os.makedirs(directory, mode=0o711, exist_ok=True)

@@ -85,3 +85,16 @@ async def test_a_second_worker_on_the_same_state_directory_refuses_to_start() ->
         task = await world.task()
         assert await world.resolved(task) == "completed"
         assert not first.ended
+
+
+async def test_a_second_worker_of_the_same_identity_with_a_directory_of_its_own_refuses_to_start() -> None:
+    async with a_world() as world:
+        first = await world.begin()
+        second = await world.begin("--state-dir", str(world.directory / "other"), claims=False)
+        assert await second.exit_code() == 1
+        assert "another worker on this host is test-provisioner/end-to-end/test-group/test-worker at" in second.log
+        assert await world.resolved(await world.task()) == "completed"
+        await world.kill(first)
+        third = await world.begin("--state-dir", str(world.directory / "other"), "--once")
+        assert await world.resolved(await world.task()) == "completed"
+        assert await third.exit_code() == 0, third.log

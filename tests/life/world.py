@@ -28,7 +28,8 @@ from secureworker.sandbox import runtime
 from secureworker.sandbox.engine import instance_name
 from secureworker.sandbox.selftest import TASK_ID as SELF_TEST
 from secureworker.signer import _log_key
-from secureworker.signing.keys import create_signing_key, read_public_key
+from secureworker.signing.keys import create_signing_key
+from secureworker.signing.publickeys import read_public_key
 from tests.end_to_end.daemon import MEASURED, OWNER, POOL, WORKER, Here, MovableTime, Wire, Worker, eventually, sweep
 from tests.life.faults import Faults, between
 from tests.life.invariants import violations
