@@ -260,7 +260,7 @@ def _signature_of(directory: str, task: str, shard: int | None) -> tuple[int, in
     "--witnessed",
     type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
-    help="Where `audit push` keeps what a witness signed: written too.",
+    help="Where `audit push` keeps what a witness signed: written too, and proved by where it can.",
 )
 def export(*, directory: str, task: str | None, public_key: str | None, witnessed: str | None) -> None:
     r"""Print one JSON document: the checkpoints, and the records (all, or a task's) each with its proof.
@@ -271,31 +271,42 @@ def export(*, directory: str, task: str | None, public_key: str | None, witnesse
     Example:
       secureworker audit export /var/lib/secureworker/audit --task fN1SbArXTPSVFNUvaOlinQ > audit.json
     """
-    from secureworker.audit.proofs import prove as make
+    from secureworker.audit.proofs import Prover
+    from secureworker.audit.shards import checkpoint_file
     from secureworker.core.checkpoint import write_proof
     from secureworker.core.errors import AuditError
 
     told: list[dict[str, Any]] = []
-    shards: dict[int, str] = {}
+    checkpoints: dict[int, bytes] = {}
+    cosigned = {} if witnessed is None else {Path(path).name: _read(path) for path in _checkpoints_at(witnessed)}
+    provers: tuple[Prover, ...] = ()
     try:
         for entry in _entries(directory, task, ()):
-            proof = make(directory, entry.shard, entry.stamp.index)
-            shards[entry.shard] = proof.note.decode()
-            told.append({"shard": entry.shard, "record": json.loads(entry.line), "proof": write_proof(proof).decode()})
+            if entry.shard not in checkpoints:
+                newest = Prover(directory, entry.shard)
+                checkpoints[entry.shard] = newest.note
+                kept = cosigned.get(checkpoint_file(entry.shard))
+                provers = (newest,) if kept is None else (Prover(directory, entry.shard, kept), newest)
+            # As of the cosigned checkpoint where that has it; what is not signed for yet is not there yet.
+            prover = next((prover for prover in provers if entry.stamp.index < prover.size), None)
+            if prover is not None:
+                proof = write_proof(prover.prove(entry.stamp.index, entry.line)).decode()
+                told.append({"shard": entry.shard, "record": json.loads(entry.line), "proof": proof})
     except AuditError as error:
         raise click.ClickException(str(error)) from error
-    document: dict[str, Any] = {"checkpoints": list(shards.values()), "records": told}
+    notes = [note.decode() for note in checkpoints.values()]
+    document: dict[str, Any] = {"checkpoints": notes, "records": told}
     if witnessed is not None:
-        document["cosigned"] = [_read(path).decode("utf-8", "replace") for path in _checkpoints_at(witnessed)]
+        document["cosigned"] = [note.decode("utf-8", "replace") for note in cosigned.values()]
     if public_key is not None:
         key = _log_key(public_key)
-        document["keys"] = [key.named(note.partition("\n")[0]).vkey for note in shards.values()]
+        document["keys"] = [key.named(note.partition("\n")[0]).vkey for note in notes]
     click.echo(json.dumps(document, indent=2))
 
 
 def _log_key(public_key: str) -> "LogKey":
     from secureworker.audit.shards import LogKey
-    from secureworker.signing.keys import read_public_key
+    from secureworker.signing.publickeys import read_public_key
 
     try:
         key = read_public_key(public_key)

@@ -81,18 +81,43 @@ def _split(size: int) -> int:
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """Prove that the leaf at `index` is in the tree of `leaves` (RFC 6962 section 2.1.1). Takes every leaf hash."""
-    if not 0 <= index < len(leaves):
-        raise ValueError(f"there is no leaf {index} among {len(leaves)}")
-    proof: list[bytes] = []
-    while len(leaves) > 1:
-        middle = _split(len(leaves))
-        if index < middle:
-            proof.append(tree_of(leaves[middle:]).root)
-            leaves = leaves[:middle]
-        else:
-            proof.append(tree_of(leaves[:middle]).root)
-            leaves, index = leaves[middle:], index - middle
-    return tuple(reversed(proof))
+    return Proofs(leaves).inclusion(index)
+
+
+class Proofs:
+    """Inclusion proofs of many leaves of one tree: each subtree's root is computed once, and kept."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self._leaves = leaves
+        self._roots: dict[tuple[int, int], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """Prove that the leaf at `index` is in the tree (RFC 6962 section 2.1.1)."""
+        if not 0 <= index < len(self._leaves):
+            raise ValueError(f"there is no leaf {index} among {len(self._leaves)}")
+        proof: list[bytes] = []
+        start, end = 0, len(self._leaves)
+        while end - start > 1:
+            middle = start + _split(end - start)
+            if index < middle:
+                proof.append(self._root(middle, end))
+                end = middle
+            else:
+                proof.append(self._root(start, middle))
+                start = middle
+        return tuple(reversed(proof))
+
+    def _root(self, start: int, end: int) -> bytes:
+        if end - start == 1:
+            return self._leaves[start]
+        known = self._roots.get((start, end))
+        if known is None:
+            middle = start + _split(end - start)
+            known = self._roots[start, end] = node_hash(self._root(start, middle), self._root(middle, end))
+        return known
 
 
 def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:

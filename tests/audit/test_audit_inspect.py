@@ -12,13 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from secureworker.audit.inspect import STEP_COUNT, Step, read_entries, verify_log
-from secureworker.audit.proofs import prove, verify_proof
+from secureworker.audit.proofs import Prover, prove, verify_proof
+from secureworker.audit.shards import origin_of
 from secureworker.cli.audit import command
 from secureworker.core.audit import AuditRecord, Event
-from secureworker.core.checkpoint import write_proof
+from secureworker.core.checkpoint import check_proof, write_proof
 from secureworker.core.errors import AuditError
 from secureworker.core.ids import RunId, TaskId
-from secureworker.testing import TASK_ID
+from secureworker.testing import IDENTITY, TASK_ID
 from tests.audit.conftest import Place, a_key, a_record, fill, log_key
 from tests.audit.test_audit_failures import re_sign
 
@@ -380,3 +381,12 @@ def test_show_says_so_where_there_is_nothing_to_show(place: Place) -> None:
         assert (result.exit_code, result.stdout) == (1, "")
         assert f"the log in {place.directory} has no such record" in result.stderr
     assert audit("show", place.directory, "--task", "nonsense").exit_code == 2
+
+
+def test_a_record_is_proved_for_what_it_is(small: Place) -> None:
+    prover = Prover(str(small.directory), 1)
+    first, second = small.lines()[:2]
+
+    with pytest.raises(AuditError, match="record 1 is another one now"):
+        prover.prove(1, first)
+    check_proof(prover.prove(1, second), second, log_key(small.key).named(origin_of(IDENTITY, 1)))

@@ -35,7 +35,7 @@ from secureworker.core.witness import (
     write_request,
 )
 from secureworker.host.http import open_session
-from secureworker.signing.keys import PublicKey
+from secureworker.signing.publickeys import PublicKey
 from secureworker.testing import IDENTITY
 from tests.audit.conftest import Place, a_key, fill, log_key
 from tests.audit.witness_server import TIME, WitnessServer
@@ -666,9 +666,14 @@ async def test_push_has_a_log_cosigned_and_verify_export_and_prove_take_it(
     assert command("prove", place.directory, 1, "--output", tmp_path / "plain") == (0, "")
     code, said = command("verify", tmp_path / "plain", *demands)
     assert (code, "is not cosigned by" in said) == (1, True)
-    assert (
-        kept(tmp_path).decode() in json.loads(command("export", place.directory, "--witnessed", store)[1])["cosigned"]
-    )
+    # What was written since is proved as of the newest checkpoint, and all else as of the cosigned one.
+    fill(place, 1)
+    document = json.loads(command("export", place.directory, "--witnessed", store)[1])
+    assert document["cosigned"] == [kept(tmp_path).decode()]
+    for record, covered in zip(document["records"], (True, True, True, False), strict=True):
+        (tmp_path / "exported").write_text(record["proof"])
+        assert command("verify", tmp_path / "exported", *demands)[0] == (0 if covered else 1)
+        assert command("verify", tmp_path / "exported", "--key", place.key.public.base64)[0] == 0
 
 
 def test_push_tells_the_journal_alone(place: Place, tmp_path: Path) -> None:

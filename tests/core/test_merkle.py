@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from secureworker.core.merkle import (
     EMPTY_ROOT,
     BadProof,
+    Proofs,
     Tree,
     check_consistency,
     check_inclusion,
@@ -64,9 +65,10 @@ def test_a_tree_that_grew_is_the_tree_of_the_definition(size: int) -> None:
 @pytest.mark.parametrize("size", range(1, len(LEAVES)))
 def test_every_leaf_is_proved_and_no_other(size: int) -> None:
     leaves = LEAVES[:size]
-    root = tree_of(leaves).root
+    root, proofs = tree_of(leaves).root, Proofs(leaves)
     for index, leaf in enumerate(leaves):
-        proof = inclusion_proof(leaves, index)
+        proof = proofs.inclusion(index)
+        assert proof == inclusion_proof(leaves, index)
         check_inclusion(leaf, index, size, root, proof)
         with pytest.raises(BadProof):
             check_inclusion(LEAVES[-1], index, size, root, proof)
