@@ -95,6 +95,6 @@ async def test_a_second_worker_of_the_same_identity_with_a_directory_of_its_own_
         assert "another worker on this host is test-provisioner/end-to-end/test-group/test-worker at" in second.log
         assert await world.resolved(await world.task()) == "completed"
         await world.kill(first)
-        third = await world.begin("--state-dir", str(world.directory / "other"), "--once")
+        third = await world.begin("--once")
         assert await world.resolved(await world.task()) == "completed"
         assert await third.exit_code() == 0, third.log
