@@ -120,6 +120,21 @@ def test_a_script_that_is_killed_for_its_memory_does_not_take_the_worker_with_it
     assert service["KillMode"] == ["mixed"]
 
 
+def test_nothing_keeps_a_worker_without_root_from_mapping_its_ids(systemd: Path) -> None:
+    # systemd.exec(5), NoNewPrivileges=: each of these implies it for a unit whose user is not root.
+    implying = {
+        *("SystemCallFilter", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictRealtime"),
+        *("RestrictNamespaces", "RestrictSUIDSGID", "LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices"),
+        *("ProtectClock", "ProtectKernelModules", "ProtectKernelTunables", "ProtectKernelLogs", "ProtectHostname"),
+    }
+    worker = read_unit(systemd / "secureworker.service")["Service"]
+    dropped = read_unit(systemd / "rootless.conf")["Service"]
+
+    assert dropped["NoNewPrivileges"] == ["no"]
+    for key in implying & set(worker):
+        assert dropped[key] in (["no"], []), key
+
+
 def _calls_of(groups: list[str], known: str) -> set[str]:
     listed: dict[str, list[str]] = {}
     lines: list[str] = []
