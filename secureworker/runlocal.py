@@ -168,6 +168,9 @@ async def run_local(
                 tasks=1,
                 out_of_reach=out_of_reach,
                 credentials_directory=os.environ.get("CREDENTIALS_DIRECTORY"),
+                # It is tried where it will not run for long: on a machine that may be smaller than its limits.
+                disk_per_run=0,
+                memory_per_run=0,
             )
             with Signals().caught() as signals:
                 ended = await app.serve(replace(policy, root_url=queue.root_url), options, signals)
