@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from secureworker.ports import Clock, Watcher
 logger = logging.getLogger(__name__)
 
 UNABLE: Final = 503
+_BOOT_TIME: Final = re.compile(r"^btime (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,11 @@ class Operation:
 
 def _booted(now: datetime) -> datetime:
     """Give when this machine was started; where it does not say, now."""
-    for line in Path("/proc/stat").read_text("ascii").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "btime":
-            return datetime.fromtimestamp(int(value), UTC)
-    return now
+    try:
+        found = _BOOT_TIME.search(Path("/proc/stat").read_text("ascii"))
+    except OSError:
+        return now
+    return now if found is None else datetime.fromtimestamp(int(found[1]), UTC)
 
 
 @asynccontextmanager

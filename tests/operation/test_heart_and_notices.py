@@ -169,6 +169,9 @@ def test_each_look_before_a_claim_is_a_sign_of_life() -> None:
             assert await heart.hindrances(1) == ()
             assert heart.able
         assert len(rounds) == 11
+        for happening, running in ((Claimed(*RUN, "a task"), 1), (PhaseEntered(*RUN, Phase.ENDED), 0)):
+            heart.saw(happening)
+            assert heart.running == running
         heart.saw(StateEntered(State.HINDERED, "full", (Hindrance("disk", "full"),)))
         assert not heart.able
 
@@ -262,9 +265,12 @@ def test_a_stuck_worker_lets_its_heartbeat_become_old() -> None:
 # All together
 
 
-async def test_everything_that_looks_begins_and_ends_with_the_worker(tmp_path: Path, manager: Manager) -> None:
+async def test_everything_that_looks_begins_and_ends_with_the_worker(
+    tmp_path: Path, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
     textfile, beat = tmp_path / "worker.prom", tmp_path / "heartbeat"
-    settings = OperationSettings(Notices(manager.address, 20.0), str(textfile), str(beat))
+    caplog.set_level(logging.INFO)
+    settings = OperationSettings(Notices(manager.address, 20.0), str(textfile), str(beat), worker_metrics=True)
     async with operated(settings, IDENTITY, SystemClock()) as operation:
         for watcher in operation.watchers:
             watcher.saw(StateEntered(State.HINDERED, "full", (Hindrance("disk", "full"),)))
@@ -277,6 +283,9 @@ async def test_everything_that_looks_begins_and_ends_with_the_worker(tmp_path: P
         assert b'secureworker_hindrance{what="disk"} 1.0' in metrics.body
         operation.heart.saw(StateEntered(State.CLAIMING))
         assert operation.routes["/health"](ASKED).status == 200
+    booted = json.loads(caplog.messages[0].removeprefix("WORKER_METRICS "))
+    assert booted["eventType"] == "instanceBoot"
+    assert 0 < booted["timestamp"] <= datetime.now(UTC).timestamp()
     told = manager.told()
     assert told[0] == "STATUS=starting"
     assert "WATCHDOG=1" in told
