@@ -127,6 +127,8 @@ def _signature(line: str, key: NoteKey) -> bytes | None:
         raise ValueError("no signature line")
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     blob = base64.b64decode(encoded, validate=True)
+    if base64.b64encode(blob).decode() != encoded:
+        raise ValueError("not the one spelling in base64")
     return blob[_KEY_ID_BYTES:] if name == key.name and blob[:_KEY_ID_BYTES] == key.id else None
 
 

@@ -124,6 +124,9 @@ def _by(witness: WitnessKey, line: str) -> tuple[str, bytes] | None:
         blob = base64.b64decode(encoded, validate=True)
     except binascii.Error as error:
         raise ValueError("no base64") from error
+    if base64.b64encode(blob).decode() != encoded:
+        # The last character may have bits that no byte holds: another spelling of the same line.
+        raise ValueError("not the one spelling in base64")
     return (line, blob[_KEY_ID_BYTES:]) if name == witness.name and blob[:_KEY_ID_BYTES] == witness.id else None
 
 
