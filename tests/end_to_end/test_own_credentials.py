@@ -68,7 +68,7 @@ async def test_credentials_that_end_end_the_worker_in_time_and_it_says_why(here:
         OWNER.client_id,
         OWNER.access_token.reveal(),
         now - timedelta(minutes=1),
-        now + timedelta(seconds=20),
+        now + timedelta(seconds=30),
         list(WORKER.scopes),
         name="short-lived",
     )
@@ -86,7 +86,7 @@ async def test_credentials_that_end_end_the_worker_in_time_and_it_says_why(here:
     assert await worker.exit_code() == 1, worker.log
     assert "the worker's credentials end at" in worker.log
     assert "give this worker new ones" in worker.log
-    assert datetime.now(UTC) < now + timedelta(seconds=20)
+    assert datetime.now(UTC) < now + timedelta(seconds=30)
 
 
 @pytest.mark.slow
