@@ -11,6 +11,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from secureworker.cli.run import command
@@ -109,10 +111,13 @@ class _Run(_Around):
         await self.steps.step("reported")
 
 
+@dataclass
 class _Queue(_Around):
+    run: Any = _Run
+
     async def claim(self, count: int) -> tuple[ClaimedRun, ...]:
         await self.steps.step("to-claim")
-        runs = tuple(_Run(run, self.steps) for run in await self.inner.claim(count))
+        runs = tuple(self.run(run, self.steps) for run in await self.inner.claim(count))
         if runs:
             await self.steps.step("claimed")
         return runs
@@ -199,9 +204,40 @@ class _Sandbox(_Around):
         return execution
 
 
-def wrapping(path: str) -> Any:
+class _ReportsTwice(_Run):
+    """A worker that changes its mind."""
+
+    async def report(self, resolution: Resolution) -> None:
+        await super().report(resolution)
+        await self.inner.report(Resolution.FAILED)
+
+
+class _NeverRenews(_Run):
+    """A worker that believes that what it has is its own for a day."""
+
+    async def reclaim(self) -> Any:
+        return self.inner.taken_until + timedelta(days=1)
+
+
+class _Altering(_Store):
+    """A worker whose artifacts change between signing and storing."""
+
+    async def put(self, run: Any, artifacts: Any) -> None:
+        if artifacts and not artifacts[0].name.startswith("public/logs/"):
+            Path(artifacts[0].path).chmod(0o600)
+            with open(artifacts[0].path, "r+b") as file:
+                file.write(b"?")
+        await super().put(run, artifacts)
+
+
+SABOTAGE: dict[str, Any] = {"reports-twice": _ReportsTwice, "never-renews": _NeverRenews, "alters": _Altering}
+"""Broken workers, to see that the checker sees."""
+
+
+def wrapping(path: str, sabotage: str = "") -> Any:
     """Give what wraps the ports."""
     steps = Steps(path)
+    broken = SABOTAGE.get(sabotage)
 
     def wrap(tools: Tools, queue: Queue) -> tuple[Tools, Queue]:
         audit = _Audit(tools.audit, steps)
@@ -215,17 +251,18 @@ def wrapping(path: str) -> Any:
             sandbox=_Sandbox(tools.sandbox, steps),
             outputs=_Outputs(tools.outputs, steps),
             signer=_Audit(tools.signer, steps),
-            store=_Store(tools.store, steps),
+            store=(broken if broken is _Altering else _Store)(tools.store, steps),
             audit=audit,
         )
-        return stepped, _Queue(queue, steps)
+        return stepped, _Queue(queue, steps, broken if broken in (_ReportsTwice, _NeverRenews) else _Run)
 
     return wrap
 
 
 def main() -> None:
     """Be the worker."""
-    command.main(args=sys.argv[1:], prog_name="secureworker run", obj=wrapping(os.environ["LIFE_STEPS"]))
+    wrap = wrapping(os.environ["LIFE_STEPS"], os.environ.get("LIFE_SABOTAGE", ""))
+    command.main(args=sys.argv[1:], prog_name="secureworker run", obj=wrap)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class World(Here):
     journal: list[Entry] = field(default_factory=list)
     given_up: set[tuple[str, int]] = field(default_factory=set)
 
-    async def begin(self, *more: str, claims: bool = True) -> Worker:
+    async def begin(self, *more: str, claims: bool = True, sabotage: str = "") -> Worker:
         """Start a worker that can be stopped at steps; wait until it claims."""
         log_file = self.directory / f"worker-{len(self.workers)}.log"
         seen = self.faults.count("claimWork")
@@ -206,7 +206,12 @@ class World(Here):
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parent.parent.parent,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LIFE_STEPS": self.socket, **MEASURED},
+                env={
+                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                    "LIFE_STEPS": self.socket,
+                    "LIFE_SABOTAGE": sabotage,
+                    **MEASURED,
+                },
             )
         worker = Worker(process, log_file)
         self.workers.append(worker)
@@ -303,8 +308,14 @@ class World(Here):
 
 
 @asynccontextmanager
-async def a_world(claim_seconds: float = 1200, **changes: Any) -> AsyncIterator[World]:
-    """Serve a Queue behind a proxy; at the end, stop what runs, and hold all that was seen against the promises."""
+async def a_world(claim_seconds: float = 1200, breaks: str = "", **changes: Any) -> AsyncIterator[World]:
+    """Serve a Queue behind a proxy; at the end, stop what runs, and hold all that was seen against the promises.
+
+    Args:
+        claim_seconds: how long claims hold.
+        breaks: words of the promise that is broken here, on purpose.
+        changes: of the Queue's settings.
+    """
     directory = Path(tempfile.mkdtemp(prefix="life-"))
     directory.chmod(0o755)
     try:
@@ -312,7 +323,10 @@ async def a_world(claim_seconds: float = 1200, **changes: Any) -> AsyncIterator[
             yield world
             await world.put_away()
             broken = violations(await world.story())
-            assert not broken, "\n".join([*broken, *(worker.log for worker in world.workers)])
+            if breaks:
+                assert any(breaks in one for one in broken), broken
+            else:
+                assert not broken, "\n".join([*broken, *(worker.log for worker in world.workers)])
             assert world.audit_events()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
