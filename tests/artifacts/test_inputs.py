@@ -197,6 +197,39 @@ async def test_an_artifact_that_is_gone_is_for_the_author_to_solve(
         await inputs.fetch(run, (an_input("a", b""),), MIB, place)
 
 
+@pytest.mark.parametrize("optional", [False, True])
+async def test_an_input_that_its_storage_has_elsewhere_is_not_fetched_from_there(
+    inputs: HttpInputs, deployment: Deployment, place: Workspace, run: UploadRun, *, optional: bool
+) -> None:
+    deployment.contents = {"a": b"a"}
+    visited: list[str] = []
+
+    async def visit(request: web.Request) -> web.StreamResponse:
+        visited.append(request.path)
+        return web.Response(body=b"a")
+
+    elsewhere = web.Application()
+    elsewhere.router.add_get("/{name:.*}", visit)
+    async with TestServer(elsewhere) as other:
+
+        async def redirect(_: web.Request) -> web.StreamResponse:
+            raise web.HTTPFound(str(other.make_url("/a")))
+
+        deployment.next.append(redirect)
+        wanted = an_input("a", b"a", optional=optional)
+        if optional:
+            received = await inputs.fetch(run, (wanted,), MIB, place)
+            assert [why for _, why in received.absent] == [
+                "the storage redirects to somewhere else (302), which is not followed"
+            ]
+        else:
+            with pytest.raises(BadPayload, match="redirects to somewhere else"):
+                await inputs.fetch(run, (wanted,), MIB, place)
+    assert visited == []
+    assert found(place) == {}
+    assert list(Path(place.spool).iterdir()) == []
+
+
 async def test_every_attempt_asks_for_a_fresh_address(
     inputs: HttpInputs, deployment: Deployment, place: Workspace, run: UploadRun, clock: HurriedClock
 ) -> None:

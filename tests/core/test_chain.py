@@ -397,6 +397,11 @@ def test_a_star_for_more_than_can_be_dealt_with_is_refused() -> None:
     assert "at most 10000 are fetched" in str(judgement.reasons[0])
 
 
+def test_an_input_is_called_by_its_task_and_its_name() -> None:
+    (found,) = judged(Build()).inputs
+    assert str(found) == f"{BUILD}/public/build/a.zip"
+
+
 def test_the_signed_digest_is_the_one_that_counts() -> None:
     other = Sha256("cd" * 32)
     body = json.loads(Build().written())
