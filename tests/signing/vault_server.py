@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from secureworker.signing.keys import PublicKey
+from secureworker.signing.publickeys import PublicKey
 
 TOKEN = "hvs.a-token-that-is-nobodys-business"
 Handler = Callable[[BaseHTTPRequestHandler], None]
@@ -41,6 +41,8 @@ class VaultServer:
 
         class Engine(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # An answer in one piece: in two, the second waits 40 ms for the first to be acknowledged.
+            wbufsize = -1
 
             def do_GET(self) -> None:
                 vault._answer(self, b"")
