@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 NAME: Final = "taskcluster proxy"
 _HOSTS: Final = frozenset({TASKCLUSTER_HOST, f"{TASKCLUSTER_HOST}:80"})
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_WITHOUT_CONTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Of other methods, some proxies take no request that does not say its length, were it 0."""
 _NO_CONTENT: Final = 204
 _USER_AGENT: Final = f"secureworker/{__version__}"
 
@@ -169,7 +171,7 @@ class TaskclusterDoor:
             headers.append(("User-Agent", _USER_AGENT))
         if head.length is None:
             headers.append(("Transfer-Encoding", "chunked"))
-        elif head.length or head.get("content-length"):
+        elif head.length or head.method not in _WITHOUT_CONTENT:
             headers.append(("Content-Length", str(head.length)))
         return f"{head.method} {target} HTTP/1.1\r\n".encode("ascii") + answers.lines(headers) + b"\r\n"
 

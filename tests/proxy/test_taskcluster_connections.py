@@ -200,6 +200,13 @@ async def test_taskcluster_is_looked_up_once_for_many_requests_and_by_no_thread_
     assert all(name.startswith("names") for name in asked)
 
 
+@pytest.mark.parametrize(("method", "length"), [("GET", None), ("POST", "0"), ("PUT", "0")])
+async def test_a_request_without_a_body_says_so_where_one_is_usual(method: str, length: str | None) -> None:
+    async with a_service() as service, doors_open(DOORS, service.root_url) as opened:
+        assert status(await say(opened.taskcluster, GET.replace(b"GET", method.encode()))) == 200
+    assert service.asked[0][2].get("content-length") == length
+
+
 async def test_the_host_is_named_as_in_the_root_url() -> None:
     async with a_service() as service, doors_open(DOORS, service.root_url) as opened:
         await say(opened.taskcluster, GET)
