@@ -39,9 +39,9 @@ from secureworker.host.readiness import readiness
 from secureworker.host.userns import set_aside
 from secureworker.signing import wire
 from secureworker.signing.desk import Bounds, SignedRuns
-from secureworker.signing.keys import Key, PublicKey, parse_public_key
 from secureworker.signing.keyuris import OVER_NETWORK, load_key, scheme_of
 from secureworker.signing.process import Server, StopSignals, describe_error, listen, requests
+from secureworker.signing.publickeys import Key, PublicKey, parse_public_key
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from secureworker.operation.view_open import NOT_SHOWN, Places
 from secureworker.policyfile import load, unenforceable
 from secureworker.policyfile.manifest import manifest, read_signature
 from secureworker.registration.source import Source
-from secureworker.signing.keys import read_public_key
 from secureworker.signing.policies import MAX_BYTES, check_policy
+from secureworker.signing.publickeys import read_public_key
 
 DEFAULT_DRAIN_SECONDS: Final = 60.0
 AUDIT_LOG: Final = "audit"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from secureworker.signing.keys import PublicKey
+    from secureworker.signing.publickeys import PublicKey
 
 
 @click.group("keys")
@@ -50,7 +50,8 @@ def show(path: str, *, as_json: bool) -> None:
       secureworker keys show /etc/secureworker/signing.key.pub
     """
     from secureworker.core.errors import KeyUnusable
-    from secureworker.signing.keys import load_signing_key, read_public_key
+    from secureworker.signing.keys import load_signing_key
+    from secureworker.signing.publickeys import read_public_key
 
     try:
         if path.endswith(".pub"):
@@ -85,7 +86,7 @@ def trust(keys: tuple[str, ...], worker_pool: str, root_url: str, implementation
     from secureworker.core.ids import WorkerPool
     from secureworker.core.keylists import new_trust_file
     from secureworker.core.trust import Implementation, Trust, TrustKey, TrustPool
-    from secureworker.signing.keys import read_public_key
+    from secureworker.signing.publickeys import read_public_key
 
     try:
         pool = WorkerPool.parse(worker_pool)

@@ -62,8 +62,8 @@ def verify(context: click.Context, *, path: str, key: str) -> None:
     from secureworker.core.errors import PolicyError
     from secureworker.policyfile import load
     from secureworker.policyfile.manifest import manifest, read_signature
-    from secureworker.signing.keys import read_public_key
     from secureworker.signing.policies import MAX_BYTES, check_policy
+    from secureworker.signing.publickeys import read_public_key
 
     try:
         policy = load(path, host=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from secureworker.artifacts.fetch import Fetched
     from secureworker.core.ids import RunId, TaskId
     from secureworker.core.trust import Trust
-    from secureworker.signing.keys import PublicKey
+    from secureworker.signing.publickeys import PublicKey
     from secureworker.signing.verify import Expected, LogDemands, Verdict
 
 
@@ -115,7 +115,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
 
 def _trusted(trust_file: str | None, public_key: str | None) -> "Trust | PublicKey":
     from secureworker.host.trustfile import load_trust
-    from secureworker.signing.keys import read_public_key
+    from secureworker.signing.publickeys import read_public_key
 
     if (trust_file is None) == (public_key is None):
         raise click.UsageError("say whose signatures count: either --trust or --key")

@@ -18,7 +18,7 @@ def witness_key(given: str) -> "WitnessKey":
         click.UsageError: it is neither.
     """
     from secureworker.core.witness import parse_vkey
-    from secureworker.signing.keys import PublicKey
+    from secureworker.signing.publickeys import PublicKey
 
     try:
         text = given

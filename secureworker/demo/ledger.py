@@ -9,7 +9,7 @@ from secureworker.audit.shards import LogKey, records_file
 from secureworker.core.audit import Event
 from secureworker.core.errors import AuditError
 from secureworker.demo.account import Account
-from secureworker.signing.keys import PublicKey
+from secureworker.signing.publickeys import PublicKey
 
 AUDIT_LOG = "audit-log"
 """Below the output directory: a copy of the log."""

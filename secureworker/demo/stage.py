@@ -18,7 +18,8 @@ from typing import NoReturn
 from secureworker.core.claim import Secret
 from secureworker.demo.scenes import PROJECT_ID, SCHEDULER_ID, WORKER_POOL
 from secureworker.localqueue.settings import StaticClient
-from secureworker.signing.keys import PublicKey, create_signing_key
+from secureworker.signing.keys import create_signing_key
+from secureworker.signing.publickeys import PublicKey
 
 WORKER_GROUP = "demo"
 WORKER_ID = "demo-1"

@@ -25,7 +25,7 @@ from secureworker.core.happening import Appended
 from secureworker.core.ids import ArtifactName, Sha256, WorkerIdentity
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing import wire
-from secureworker.signing.keys import PublicKey, parse_public_key
+from secureworker.signing.publickeys import PublicKey, parse_public_key
 from secureworker.signing.wire import BadFrame
 
 logger = logging.getLogger(__name__)

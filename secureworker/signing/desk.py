@@ -13,7 +13,7 @@ from secureworker.core.audit import AuditRecord, Ending, Event, text
 from secureworker.core.errors import BadPayload, HostError
 from secureworker.core.ids import RunId, Sha256, TaskId, WorkerIdentity
 from secureworker.ports import SignedFile, Statement
-from secureworker.signing.keys import Key, PublicKey
+from secureworker.signing.publickeys import Key, PublicKey
 from secureworker.signing.statements import Bodies, build, sign
 
 Run: TypeAlias = tuple[TaskId, RunId]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from secureworker.core.errors import KeyUnusable
-from secureworker.signing.keys import Key, load_credential_key, load_signing_key
+from secureworker.signing.publickeys import Key
 
 SCHEMES: Final = ("file", "credential", "pkcs11", "hv")
 OVER_NETWORK: Final = frozenset({"hv"})
@@ -39,21 +39,26 @@ def scheme_of(uri: str) -> str:
 def load_key(uri: str, environ: Mapping[str, str] = os.environ) -> Key:
     """Read, or open, the private key that a URI names.
 
+    What each scheme takes is imported with it: some are extras, and a worker only looks at URIs.
+
     Raises:
         KeyUnusable: there is none, others can reach it, or it is no Ed25519 key. No message holds a part of it.
     """
     match scheme_of(uri):
         case "file":
+            from secureworker.signing.keys import load_signing_key
+
             return load_signing_key(uri)
         case "credential":
+            from secureworker.signing.keys import load_credential_key
+
             return load_credential_key(_credential(uri, environ))
         case "pkcs11":
-            # Here and not above: an extra that most installations do without.
-            from secureworker.signing import pkcs11  # noqa: PLC0415 - see the comment
+            from secureworker.signing import pkcs11
 
             return pkcs11.open_key(uri)
         case _:
-            from secureworker.signing import vault  # noqa: PLC0415 - the same
+            from secureworker.signing import vault
 
             return vault.open_key(uri, environ)
 
@@ -86,6 +91,6 @@ def files_of(uri: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ..
         case "hv":
             return ()
         case _:
-            from secureworker.signing.pkcs11 import parse_uri  # noqa: PLC0415 - an extra
+            from secureworker.signing.pkcs11 import parse_uri
 
             return (parse_uri(uri).pin_file,)

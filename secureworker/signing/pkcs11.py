@@ -9,7 +9,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from secureworker.core.errors import KeyUnusable
-from secureworker.signing.keys import KEY_BYTES, PublicKey, read_secret
+from secureworker.signing.keys import read_secret
+from secureworker.signing.publickeys import KEY_BYTES, PublicKey
 
 _SIGNATURE_BYTES: Final = 64
 _TRIAL: Final = b"secureworker: is this key the one that its public half says?\n"

@@ -10,7 +10,7 @@ import binascii
 from typing import Final
 
 from secureworker.core.errors import PolicyError
-from secureworker.signing.keys import PublicKey, SigningKey
+from secureworker.signing.publickeys import Key, PublicKey
 
 _PURPOSE: Final = b"secureworker policy v1\n"
 _HEADER: Final = "secureworker policy signature v1"
@@ -18,7 +18,7 @@ MAX_BYTES: Final = 4096
 """No signature file is larger."""
 
 
-def sign_policy(manifest: bytes, key: SigningKey) -> str:
+def sign_policy(manifest: bytes, key: Key) -> str:
     """Give the text of the signature file."""
     signature = base64.b64encode(key.sign(_PURPOSE + manifest)).decode()
     return f"{_HEADER}\nkey {key.public.fingerprint}\nsignature {signature}\n"

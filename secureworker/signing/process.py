@@ -26,7 +26,7 @@ from secureworker.core.ids import ArtifactName
 from secureworker.ports import SignedFile
 from secureworker.signing import wire
 from secureworker.signing.desk import Bounds, Desk, SignedRuns
-from secureworker.signing.keys import Key
+from secureworker.signing.publickeys import Key
 from secureworker.signing.wire import BadFrame
 
 logger = logging.getLogger(__name__)

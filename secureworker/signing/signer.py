@@ -9,7 +9,7 @@ from secureworker.core.audit import AuditRecord
 from secureworker.core.ids import Sha256, WorkerIdentity
 from secureworker.ports import SignedFile, Statement
 from secureworker.signing.desk import MAX_REMEMBERED, Bounds, Desk, SignedRuns
-from secureworker.signing.keys import Key, PublicKey
+from secureworker.signing.publickeys import Key, PublicKey
 
 
 class _Nowhere:

@@ -22,7 +22,7 @@ from secureworker.core.provenance import (
 from secureworker.core.statement import CHAIN_OF_TRUST, CHAIN_OF_TRUST_SIGNATURE, Provenance, chain_of_trust
 from secureworker.core.summary import SUMMARY, verification_summary
 from secureworker.ports import SignedFile, Statement
-from secureworker.signing.keys import Key
+from secureworker.signing.publickeys import Key
 
 _STATEMENTS = frozenset({CHAIN_OF_TRUST, PROVENANCE})
 """What vouched for inputs. Verification refuses inputs of these names."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from secureworker.core.errors import KeyUnusable
-from secureworker.signing.keys import PublicKey
+from secureworker.signing.publickeys import PublicKey
 
 _URI = re.compile(r"hv:([A-Za-z0-9][A-Za-z0-9_.-]{0,99})/([1-9][0-9]{0,8})")
 _SIGNATURE_BYTES: Final = 64

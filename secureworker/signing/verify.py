@@ -12,7 +12,7 @@ from typing import Final
 from secureworker.core.trust import OneKey, Trust, Trusted, fingerprint
 from secureworker.core.verification import MAX_BODY_BYTES, Checks, Expected, Step, Steps, take
 from secureworker.host.trustfile import provenance_schema
-from secureworker.signing.keys import PublicKey
+from secureworker.signing.publickeys import PublicKey
 from secureworker.signing.steps import Files, LogDemands, Verification
 
 __all__ = ["Expected", "LogDemands", "Step", "Verdict", "checks", "verify_bundle", "verify_directory"]

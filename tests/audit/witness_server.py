@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 from secureworker.core.checkpoint import BadNote, Checkpoint, open_checkpoint, parse_checkpoint
 from secureworker.core.merkle import BadProof, check_consistency
 from secureworker.core.witness import WitnessKey, cosignature_message
-from secureworker.signing.keys import PublicKey, SigningKey
+from secureworker.signing.keys import SigningKey
+from secureworker.signing.publickeys import PublicKey
 from tests.audit.conftest import a_key, log_key
 
 TIME = 1_780_000_000

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from secureworker.cli.keys import command
 from secureworker.host.trustfile import load_trust
-from secureworker.signing.keys import create_signing_key, load_signing_key, parse_public_key
+from secureworker.signing.keys import create_signing_key, load_signing_key
+from secureworker.signing.publickeys import parse_public_key
 
 
 def keys(*arguments: object) -> Result:

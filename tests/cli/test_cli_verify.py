@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from secureworker.cli.verify import command
 from secureworker.core.outcome import ExitCode
 from secureworker.ports import Statement
-from secureworker.signing.keys import PublicKey, create_signing_key, load_signing_key
+from secureworker.signing.keys import create_signing_key, load_signing_key
+from secureworker.signing.publickeys import PublicKey
 from secureworker.signing.signer import InProcessSigner
 from secureworker.testing import IDENTITY, ROOT_URL, SHA256, TASK_ID, a_claim, an_artifact, an_execution
 

@@ -6,6 +6,7 @@ import pytest
 
 from secureworker.app import Reloading, load_policy
 from secureworker.core.errors import PolicyError, SettingsError
+from secureworker.operation.notices import Notices
 from secureworker.policyfile import load
 from secureworker.policyfile.manifest import manifest
 from secureworker.signing.keys import create_signing_key
@@ -58,7 +59,7 @@ def test_a_policy_for_another_taskcluster_is_a_wrong_setting(tmp_path: Path) -> 
 
 async def test_only_another_policy_for_the_same_pool_is_gone_on_with(tmp_path: Path) -> None:
     path = write(tmp_path)
-    reloading = Reloading(load(path), lambda: load(path))
+    reloading = Reloading(load(path), lambda: load(path), Notices())
     first = reloading.policy
     assert not await reloading.again()
     write(tmp_path, TEXT.replace("version: 1", "version: 2"))
@@ -78,7 +79,7 @@ async def test_another_schema_makes_another_policy(tmp_path: Path) -> None:
     schema = tmp_path / "payload.json"
     schema.write_text("{}")
     schema.chmod(0o644)
-    reloading = Reloading(load(path), lambda: load(path))
+    reloading = Reloading(load(path), lambda: load(path), Notices())
     assert not await reloading.again()
     schema.write_text('{"type": "object"}')
     assert await reloading.again()

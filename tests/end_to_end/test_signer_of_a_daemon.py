@@ -18,7 +18,8 @@ import pytest
 from secureworker.audit.inspect import STEP_COUNT, read_entries, verify_log
 from secureworker.audit.shards import LogKey
 from secureworker.core.audit import AuditRecord, Ending, Event
-from secureworker.signing.keys import create_signing_key, load_signing_key, read_public_key
+from secureworker.signing.keys import create_signing_key, load_signing_key
+from secureworker.signing.publickeys import read_public_key
 from tests.audit.witness_server import WitnessServer
 from tests.end_to_end.daemon import POOL, Here, Worker, a_queue, eventually
 

@@ -19,14 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from secureworker.core.errors import KeyUnusable
-from secureworker.signing.keys import (
-    PublicKey,
-    SigningKey,
-    create_signing_key,
-    load_signing_key,
-    parse_public_key,
-    read_public_key,
-)
+from secureworker.signing.keys import SigningKey, create_signing_key, load_signing_key
+from secureworker.signing.publickeys import PublicKey, parse_public_key, read_public_key
 
 SEED = bytes(range(32))
 

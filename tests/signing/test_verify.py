@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from secureworker.core.ids import RunId, TaskId, WorkerPool
-from secureworker.signing.keys import PublicKey, SigningKey
+from secureworker.signing.keys import SigningKey
+from secureworker.signing.publickeys import PublicKey
 from secureworker.signing.verify import Expected, Verdict, verify_directory
 from secureworker.testing import IDENTITY, TASK_ID
 

@@ -13,7 +13,8 @@ import pytest
 from secureworker.core.ids import RunId, WorkerIdentity, WorkerPool
 from secureworker.core.provenance import PAYLOAD_TYPE, bundle, message
 from secureworker.core.trust import Implementation, KeyState, Trust, TrustKey, TrustPool, fingerprint, hint
-from secureworker.signing.keys import PublicKey, SigningKey, create_signing_key
+from secureworker.signing.keys import SigningKey, create_signing_key
+from secureworker.signing.publickeys import PublicKey
 from secureworker.signing.signer import InProcessSigner
 from secureworker.signing.verify import Expected, Verdict, verify_bundle, verify_directory
 from secureworker.testing import EPOCH, IDENTITY, ROOT_URL, TASK_ID, a_claim, an_artifact
