@@ -45,7 +45,7 @@ def listening_in_files(path: str) -> Iterator[socket.socket]:
         listener.setblocking(False)  # noqa: FBT003 - the socket's own signature
     except OSError as error:
         listener.close()
-        raise SettingsError(f"the socket {path} cannot be made: {error.strerror}") from error
+        raise SettingsError(f"the socket {path} cannot be made: {error.strerror or error}") from error
     except SettingsError:
         listener.close()
         raise

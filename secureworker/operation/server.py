@@ -142,13 +142,20 @@ class _Crowd:
 
     async def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
+        failing = False
         while True:
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:
-                logger.warning("a connection to the status page cannot be accepted: %s", error)
+                logger.log(
+                    logging.DEBUG if failing else logging.WARNING,
+                    "connections to the status page cannot be accepted for now: %s",
+                    error,
+                )
+                failing = True
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
+            failing = False
             # Accepting does not wait where somebody is waiting: a flood must not keep the loop from all other work.
             await asyncio.sleep(0)
             if len(self._talking) >= self._site.bounds.connections:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ async def test_a_run_is_shown_from_its_phases_and_its_log_to_its_end(here: Here)
     ]
 
     for script in here.scripts():
-        os.kill(script, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(script, signal.SIGKILL)
     assert await here.resolved(task) == "failed"
 
     async def ended() -> Any:

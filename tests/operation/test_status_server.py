@@ -4,9 +4,11 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import socket
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -263,6 +265,32 @@ async def test_an_answer_that_takes_too_long_is_not_waited_for(serve: Serve) -> 
 
     async with serve(Bounds(make_seconds=0.1), routes={"/slow": slow}) as served:
         assert (await served.get("/slow"))[0] == 503
+
+
+async def test_while_there_is_no_descriptor_left_callers_wait_and_the_log_says_so_once(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        taken = []
+        try:
+            with suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            await loop.sock_connect(caller, str(served.path))
+            await loop.sock_sendall(caller, b"GET /status.json HTTP/1.1\r\n" + HERE)
+            await eventually(lambda: "cannot be accepted for now: [Errno 24]" in caplog.text, "the warning")
+            await asyncio.sleep(0.3)  # three more attempts
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in taken:
+                os.close(descriptor)
+        assert status_of(await loop.sock_recv(caller, 65536)) == 200
+    assert caplog.text.count("cannot be accepted for now") == 1
+    assert served.board.standing.faults[0].times == 1
 
 
 async def test_the_socket_is_the_workers_alone_and_gone_with_it(serve: Serve, tmp_path: Path) -> None:

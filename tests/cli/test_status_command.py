@@ -1,0 +1,166 @@
+"""`secureworker status` against whatever may answer: the exit codes, and what it says."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from secureworker.cli.main import cli
+from secureworker.operation.view_fetch import ANSWER_BYTES, Place, parse_url
+from secureworker.policyfile.load import read_schema
+
+EXAMPLE: dict[str, Any] = read_schema("status")["examples"][0]
+Answering = Callable[[bytes], Path]
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Iterator[Answering]:
+    """Give what answers each request at a socket with the same bytes."""
+    listener = socket.socket(socket.AF_UNIX)
+    threads: list[threading.Thread] = []
+
+    def begin(answer: bytes) -> Path:
+        listener.bind(str(tmp_path / "status.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    channel, _ = listener.accept()
+                except OSError:
+                    return
+                with channel:
+                    try:
+                        channel.recv(65536)
+                        channel.sendall(answer)
+                    except OSError:
+                        continue
+
+        threads.append(threading.Thread(target=serve))
+        threads[0].start()
+        return tmp_path
+
+    yield begin
+    # A thread that waits in accept() is woken by this, and not by close().
+    if threads:
+        listener.shutdown(socket.SHUT_RDWR)
+        threads[0].join()
+    listener.close()
+
+
+def http(body: bytes, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["status", *arguments])
+
+
+def with_state(name: str, **more: Any) -> bytes:
+    state = {**EXAMPLE["state"], "name": name, **more}
+    return http(json.dumps({**EXAMPLE, "state": state}).encode())
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("claiming", 0),
+        ("full", 0),
+        ("starting", 0),
+        ("draining", 0),
+        ("hindered", 1),
+        ("unanswered", 1),
+        ("ended", 1),
+    ],
+)
+def test_the_exit_code_says_whether_the_worker_works(answering: Answering, state: str, code: int) -> None:
+    told = run("--state-dir", str(answering(with_state(state, why="this is why"))))
+    assert told.exit_code == code, told.output
+    assert state in told.output
+    assert "this is why" in told.output
+
+
+def test_the_document_is_printed_as_it_came(answering: Answering) -> None:
+    told = run("--json", "--socket", str(answering(http(json.dumps(EXAMPLE).encode())) / "status.sock"))
+    assert told.exit_code == 0
+    assert json.loads(told.output) == EXAMPLE
+
+
+def test_hindrances_runs_decisions_and_errors_are_in_the_table(answering: Answering) -> None:
+    hindrances = [{"what": "disk", "why": "3 MB are free; make room"}]
+    told = run("--state-dir", str(answering(with_state("hindered", why="x", hindrances=hindrances))))
+    for said in (
+        "disk: 3 MB are free; make room",
+        "sign firefox",
+        "tasks.scheduler-ids",
+        "malformed-payload",
+        "2 times",
+    ):
+        assert said in told.output.replace("\n", " "), said
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "does not answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer"),
+        (http(b"not found", "404 Not Found"), "is no worker: it says 404"),
+        (http(b"<html>"), "it sends no JSON"),
+        (http(b"[]"), "it sends no status"),
+        (http(b"{}"), "is no worker of this version"),
+        (http(b'{"version": 2}'), "is no worker of this version"),
+        (http(b"[" * 100_000), "it sends no JSON"),
+        (http(b" " * (ANSWER_BYTES + 1)), "is no worker"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort", "it sends no JSON"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000, "does not answer"),
+    ],
+    ids=range(11),
+)
+def test_whatever_answers_is_a_worker_or_the_answer_is_3(answering: Answering, answer: bytes, why: str) -> None:
+    told = run("--state-dir", str(answering(answer)))
+    assert (told.exit_code, told.stdout) == (3, "")
+    assert why in told.stderr
+    assert told.exception is None or isinstance(told.exception, SystemExit)
+
+
+def test_where_nothing_answers_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "gone", tmp_path, tmp_path / "file"):
+        told = run("--state-dir", str(place))
+        assert told.exit_code == 3
+        assert "answer" in told.stderr
+        assert told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--socket", "/s", "--url", "http://127.0.0.1:1"),
+        ("--url", "https://127.0.0.1:1"),
+        ("--url", "http://user@127.0.0.1:1"),
+        ("--url", "http://127.0.0.1:99999"),
+        ("--url", "http:///x"),
+        ("--url", "http://127.0.0.1/other"),
+        ("--url", "http://[::1"),
+        ("--every", "0"),
+    ],
+    ids=range(8),
+)
+def test_a_wrong_command_line_is_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_urls_are_read() -> None:
+    assert parse_url("http://127.0.0.1:8080/") == Place(host="127.0.0.1", port=8080)
+    assert str(parse_url("http://[::1]")) == "::1:80"
+
+
+def test_nobody_at_a_port_is_3() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert run("--url", f"http://127.0.0.1:{port}").exit_code == 3
