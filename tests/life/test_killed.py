@@ -76,6 +76,22 @@ async def test_a_script_does_not_outlive_its_worker() -> None:
         assert await world.resolved(task) == "claim-expired"
 
 
+async def test_all_runs_of_a_worker_that_is_killed_die_with_it_and_are_run_again() -> None:
+    async with a_world(CLAIM_SECONDS) as world:
+        worker = await world.begin("--capacity", "4")
+        tasks = [await world.task(seconds=4) for _ in range(4)]
+        for task in tasks:
+            await world.alive(task)
+        await world.kill(worker)
+        world.given_up |= {(task, 0) for task in tasks}
+        await eventually(lambda: not world.watcher.look(), "the scripts' end")
+        again = await world.begin("--capacity", "4", "--max-tasks", "4")
+        assert [await world.resolved(task, 1) for task in tasks] == ["completed"] * 4
+        assert await again.exit_code() == 0, again.log
+        assert "4 containers" in again.log
+        assert world.leftovers() == []
+
+
 async def test_a_second_worker_on_the_same_state_directory_refuses_to_start() -> None:
     async with a_world() as world:
         first = await world.begin()

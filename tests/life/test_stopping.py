@@ -80,6 +80,18 @@ async def test_sigusr1_and_then_sigterm_ends_what_runs_after_the_drain_time() ->
         assert "the drain time of 0.5 s is over" in worker.log
 
 
+async def test_sigterm_ends_all_runs_that_are_under_way_each_once() -> None:
+    async with a_world() as world:
+        worker = await world.begin("--capacity", "4", "--drain-seconds", "0")
+        tasks = [await world.task(seconds=600) for _ in range(4)]
+        for task in tasks:
+            await world.alive(task)
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_code() == 0, worker.log
+        assert [await world.resolved(task) for task in tasks] == ["worker-shutdown"] * 4
+        assert world.leftovers() == []
+
+
 async def test_a_claim_that_is_answered_after_sigterm_is_given_back_within_seconds() -> None:
     async with a_world() as world:
         held = world.faults.hold("claimWork", after=True)

@@ -55,6 +55,7 @@ POLICY = """\
 version: 1
 root-url: {root_url}
 worker-pool: {pool}
+max-capacity: 4
 tasks:
   scheduler-ids: ["-"]
   project-ids: [none]
