@@ -22,8 +22,8 @@ CONNECT_SECONDS: Final = 30.0
 STALL_SECONDS: Final = 120.0
 """Without a byte from the other side, or without one that it takes."""
 KEPT_SECONDS: Final = 4.0
-"""How long an unused connection is good for another request. Node's servers close them after 5 s, and what is sent at that
-very moment is lost: of requests that change something nobody could say whether they did."""
+"""How long an unused connection is good for another request. Node's servers close them after 5 s, and what is sent at
+that very moment is lost: of requests that change something nobody could say whether they did."""
 MOST_HEAD: Final = 64 * 1024
 _MOST_INTERIM: Final = 16
 _MOST_ADDRESSES: Final = 8
