@@ -1,6 +1,7 @@
 """`secureworker status`: what a running worker does."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -105,7 +106,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
 def _watch(place: "Place", every: float, *, as_json: bool) -> int:
     """Print again and again; on a terminal, in one place. Ctrl-C is how it ends."""
     try:
-        if as_json or not sys.stdout.isatty():
+        if as_json or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
             _follow(place, every, as_json=as_json)
         else:
             _redraw(place, every)

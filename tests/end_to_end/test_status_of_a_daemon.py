@@ -1,6 +1,7 @@
 """What an operator sees of a daemon: by `secureworker status`, and by its page."""
 
 import asyncio
+import hashlib
 import json
 import os
 import pty
@@ -310,3 +311,34 @@ async def test_on_a_terminal_it_is_redrawn_in_place_and_in_colours_unless_they_a
     assert b"\x1b[?1049h" in shown  # the alternate screen: what stood there before comes back
     assert b"\x1b[2J\x1b[2J" not in shown
     assert (re.search(rb"\x1b\[[0-9;]*3[0-9]m", shown) is not None) == colours
+
+
+REACHING = """\
+#!/usr/bin/python3
+import os, socket
+for family, place in ((socket.AF_UNIX, "{socket}"), (socket.AF_INET, ("127.0.0.1", {port}))):
+    try:
+        with socket.socket(family) as channel:
+            channel.settimeout(5)
+            channel.connect(place)
+        print("reached", place)
+    except OSError as error:
+        print("not reached:", error)
+print("seen:", os.path.exists("{socket}"))
+"""
+
+
+async def test_a_script_reaches_neither_the_socket_nor_the_port_of_the_worker_that_runs_it(here: Here) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script, policy = here.directory / "sleeper", here.directory / "policy.yml"
+    before = hashlib.sha256(script.read_bytes()).hexdigest()
+    script.write_text(REACHING.format(socket=here.directory / "state" / "status.sock", port=port))
+    policy.write_text(policy.read_text().replace(before, hashlib.sha256(script.read_bytes()).hexdigest()))
+    worker = await here.start("--status", f"127.0.0.1:{port}")
+    assert (await status(here, "--url", f"http://127.0.0.1:{port}"))[0] == 0
+    task = await here.create()
+    assert await here.resolved(task) == "completed", worker.log
+    log = await here.log_of(task)
+    assert log.count("not reached:") == 2, log
+    assert "seen: False" in log

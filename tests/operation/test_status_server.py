@@ -12,13 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from secureworker.core.errors import SettingsError
 from secureworker.core.happening import Claimed, Phase, PhaseEntered
 from secureworker.core.ids import RunId, TaskId
 from secureworker.host.sockets import connected, listening_in_files
 from secureworker.operation.server import Bounds
-from secureworker.operation.server_http import HEAD_BYTES, Answer, Refusal, Request
+from secureworker.operation.server_http import HEAD_BYTES, Answer, Refusal, Request, parse
 from secureworker.operation.view_open import Places, parse_places
 from secureworker.testing import TASK_ID
 from tests.end_to_end.daemon import eventually
@@ -30,6 +32,15 @@ HERE = b"Host: localhost\r\n\r\n"
 
 def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
+
+
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(lambda text: text.encode("utf-8", "replace"))))
+def test_whatever_is_sent_is_a_request_to_read_here_or_is_refused(sent: bytes) -> None:
+    for head in (sent, b"GET /" + sent, b"GET / HTTP/1.1\r\n" + sent, b"GET / HTTP/1.1\r\nHost: " + sent):
+        with suppress(Refusal):
+            request = parse(head)
+            assert request.method in {"GET", "HEAD"}
+            assert request.path.isascii()
 
 
 async def test_page_document_and_log_are_served(served: Served) -> None:
