@@ -21,7 +21,7 @@ from secureworker.core.policy import Policy
 from secureworker.core.room import needed
 from secureworker.host.clock import SystemClock
 from secureworker.host.guards.looking import Looking
-from secureworker.host.guards.programs import ControlGroups, Programs
+from secureworker.host.guards.programs import ControlGroups, PinnedFiles, Programs
 from secureworker.host.guards.space import Memory, StateDirectory
 from secureworker.host.guards.standing import Clocks, Evidence, Expiry, ServerTime
 from secureworker.host.http import DEFAULT_LIMITS, open_session
@@ -183,7 +183,8 @@ def _look_at_host(policy: Policy, settings: Settings, oci: OciSandbox, heart: He
 
     disk = StateDirectory(settings.state_dir, room, running)
     memory = Memory(room, oci.groups.get("memory"), running)
-    return Looking((disk, memory, programs, ControlGroups(oci.groups)))
+    pinned = PinnedFiles({pin.path: pin.sha256 for rule in policy.scripts for pin in rule.pinned})
+    return Looking((disk, memory, programs, pinned, ControlGroups(oci.groups)))
 
 
 def _signer(

@@ -147,6 +147,17 @@ async def test_a_runtime_that_was_upgraded_is_tested_and_used(here: Here) -> Non
     assert await worker.exit_code() == 0, worker.log
 
 
+async def test_a_script_that_changed_costs_no_task(here: Here) -> None:
+    worker = await here.start("--verbose")
+    script = here.directory / "sleeper"
+    content = script.read_bytes()
+    script.write_bytes(content + b"# changed\n")
+    task = await hindered(here, worker, f"{script} has sha256", "review the change and pin the new digest")
+    await claims_nothing(here, worker, task)
+    script.write_bytes(content)
+    await goes_on(here, worker, task)
+
+
 async def test_an_audit_log_that_cannot_be_written_costs_no_task(here: Here) -> None:
     worker = await here.start("--verbose")
     log = here.directory / "state" / "audit"
@@ -212,16 +223,17 @@ async def test_credentials_that_end_cost_no_task_and_are_replaced(here: Here) ->
 
 
 async def test_a_run_that_the_host_failed_costs_one_task_and_a_new_self_test(here: Here) -> None:
-    """Nobody looks at the files that a policy pins before a run wants them: the run fails, and the worker waits."""
+    """Nobody looks at the directory of workspaces before a run wants one there: the run fails, and the worker waits."""
     worker = await here.start("--verbose")
-    script = here.directory / "sleeper"
-    content = script.read_bytes()
-    script.write_bytes(content + b"# changed\n")
+    workspaces = here.directory / "state" / "workspaces"
+    workspaces.rmdir()
+    workspaces.touch()
     failed = await here.create()
     assert await here.resolved(failed) == "internal-error"
     task = await hindered(here, worker, "this host is not in order", "a run failed of it")
     await claims_nothing(here, worker, task)
-    script.write_bytes(content)
+    workspaces.unlink()
+    workspaces.mkdir(mode=0o711)
     assert await here.resolved(task, seconds=120) == "completed", worker.log
     assert "failed to get out again; claiming" in worker.log
     worker.signal(signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Looks at this machine: real file systems that are filled, real programs that are moved, real groups of the kernel."""
 
 import asyncio
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from secureworker.core.happening import HINDRANCES, Hindrance
 from secureworker.core.room import Room
 from secureworker.host.guards.looking import Headroom, Looking
-from secureworker.host.guards.programs import ControlGroups, Programs
+from secureworker.host.guards.programs import ControlGroups, PinnedFiles, Programs
 from secureworker.host.guards.space import (
     RESERVE_BYTES,
     RESERVE_FILES,
@@ -232,6 +233,25 @@ def test_a_program_that_is_as_it_was_is_not_read_again(program: Path) -> None:
         program.stat().st_mtime_ns,
         program.stat().st_ctime_ns,
     )
+    assert look(1) == ()
+
+
+# Pinned files
+
+
+def test_a_pinned_file_that_changed_hinders_until_it_is_as_it_was(program: Path) -> None:
+    content = program.read_bytes()
+    look = PinnedFiles({str(program): hashlib.sha256(content).hexdigest()})
+    assert look(1) == ()
+    assert look(1) == ()
+    program.write_bytes(content + b"# changed\n")
+    (found,) = look(1)
+    assert found.what == "host"
+    assert "and the policy pins" in found.why
+    program.unlink()
+    (found,) = look(1)
+    assert "which the policy pins, cannot be read: No such file or directory" in found.why
+    program.write_bytes(content)
     assert look(1) == ()
 
 

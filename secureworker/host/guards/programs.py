@@ -65,6 +65,43 @@ class Programs:
                 tested.version = version
 
 
+@final
+class PinnedFiles:
+    """Looks whether the files that the policy pins still have the digests that it pins.
+
+    No task's script is known before its claim, so that one file that is another keeps the worker from all: it may be
+    any task's, and other workers of the pool may have the right one.
+    """
+
+    def __init__(self, pins: Mapping[str, str]) -> None:
+        """Take the digests by path."""
+        self._pins = dict(pins)
+        self._seen: dict[str, Version] = {}
+
+    def __call__(self, runs: int) -> tuple[Hindrance, ...]:  # noqa: ARG002 - the same for any number
+        """See `Look`."""
+        return tuple(self._look())
+
+    def _look(self) -> Iterator[Hindrance]:
+        for path, sha256 in self._pins.items():
+            try:
+                version = _version(path)
+                if self._seen.get(path) == version:
+                    continue
+                digest = _digest(path)
+            except OSError as error:
+                yield Hindrance("host", f"{path}, which the policy pins, cannot be read: {error.strerror}; bring it back")
+                continue
+            if digest == sha256:
+                self._seen[path] = version
+                continue
+            yield Hindrance(
+                "host",
+                f"{path} has sha256 {digest}, and the policy pins {sha256}; review the change and pin the new digest, or "
+                "bring the old file back",
+            )
+
+
 def _version(path: str) -> Version:
     status = os.stat(path)
     return (
