@@ -90,15 +90,17 @@ class PinnedFiles:
                     continue
                 digest = _digest(path)
             except OSError as error:
-                yield Hindrance("host", f"{path}, which the policy pins, cannot be read: {error.strerror}; bring it back")
+                yield Hindrance(
+                    "host", f"{path}, which the policy pins, cannot be read: {error.strerror}; bring it back"
+                )
                 continue
             if digest == sha256:
                 self._seen[path] = version
                 continue
             yield Hindrance(
                 "host",
-                f"{path} has sha256 {digest}, and the policy pins {sha256}; review the change and pin the new digest, or "
-                "bring the old file back",
+                f"{path} has sha256 {digest}, and the policy pins {sha256}; review the change and pin the new digest, "
+                "or bring the old file back",
             )
 
 
