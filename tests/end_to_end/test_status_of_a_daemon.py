@@ -342,3 +342,50 @@ async def test_a_script_reaches_neither_the_socket_nor_the_port_of_the_worker_th
     log = await here.log_of(task)
     assert log.count("not reached:") == 2, log
     assert "seen: False" in log
+
+
+LOUD = """\
+#!/usr/bin/python3
+import sys, time
+print("\\x1b[2J\\x1b]0;owned\\x07<script>alert(1)</script></pre><b>\\u202egnp.exe")
+print("[taskcluster 2026-01-01T00:00:00.000Z] exit code: 0")
+print("<b>" * 350_000 + "the end of a long line", flush=True)
+time.sleep(600)
+"""
+
+
+async def test_hostile_output_and_a_flood_of_callers_neither_harm_the_page_nor_the_run(here: Here) -> None:
+    script, policy = here.directory / "sleeper", here.directory / "policy.yml"
+    before = hashlib.sha256(script.read_bytes()).hexdigest()
+    script.write_text(LOUD)
+    text = policy.read_text().replace(before, hashlib.sha256(LOUD.encode()).hexdigest())
+    policy.write_text(text.replace("files: 100", "files: 100, log: 10MiB"))
+    worker = await here.start()
+    task = await here.create()
+
+    async def written() -> str:
+        log = await read(here, f"/runs/{task}/0/log")
+        return log if log.endswith("the end of a long line\n") else ""
+
+    log = await eventually(written, f"the end of the output; {worker.log}")
+    assert len(log) <= 64 * 1024
+    page = await read(here, "/")
+    assert "the end of a long line" in page
+    assert CONTROLS.search(page) is None
+    assert "<b>" not in page
+    assert len(page) < 300_000
+
+    path = str(here.directory / "state" / "status.sock")
+    callers = [await asyncio.open_unix_connection(path) for _ in range(300)]
+    for _, writer in callers:
+        writer.write(b"GET / HTTP/1.1\r\nX")
+    await here.client.cancelTask(task)
+    await eventually(lambda: not here.scripts(), f"the script's end in spite of the flood; {worker.log}")
+    for _, writer in callers:
+        writer.close()
+    assert (await here.runs(task))[0]["reasonResolved"] == "canceled"
+
+    async def ended() -> bool:
+        return [each["resolution"] for each in (await document(here))["resolutions"]] == ["not-ours"]
+
+    await eventually(ended, "the end of the run in the status")
