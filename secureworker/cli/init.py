@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NOT_READY, REFUSED = 1, 2
 """Exit codes."""
+_UNSEEN = ("/home/", "/root/", "/run/user/")
 
 
 @click.command(
@@ -208,6 +209,8 @@ def _steps(worker: "Worker", units: str | None) -> tuple[tuple[str, str], ...]:
     if not worker.units:
         run = f"set -a; . {worker.path('worker.env')}; set +a; exec {_program()} run"
         return (*steps, ("Start the worker, with the settings as its environment:", run))
+    if _program().startswith(_UNSEEN):
+        steps.append((f"Install the program elsewhere: units do not see {_program()} (ProtectHome=).", ""))
     if units is None:
         steps.append(("Make the signer's user, and the directories:", "systemd-sysusers && systemd-tmpfiles --create"))
     else:

@@ -180,7 +180,9 @@ def write(planned: Planned, directories: tuple[tuple[str, int], ...] = ()) -> tu
             done += file.paths
     except OSError as error:
         after = f"; written before it, and still there: {', '.join(done)}" if done else ""
-        raise SettingsError(f"{error.filename} cannot be written: {error.strerror}{after}") from error
+        raise SettingsError(
+            f"{error.filename} cannot be written: {error.strerror}{after}; run this as root, or give other directories"
+        ) from error
     return tuple(done)
 
 
