@@ -1,7 +1,12 @@
 """`secureworker status` against whatever may answer: the exit codes, and what it says."""
 
 import json
+import os
+import pty
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,3 +169,49 @@ def test_nobody_at_a_port_is_3() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert run("--url", f"http://127.0.0.1:{port}").exit_code == 3
+
+
+def watching(where: Path, *more: str, **streams: Any) -> "subprocess.Popen[bytes]":
+    arguments = ["--state-dir", str(where), "--watch", "--every", "0.2", *more]
+    environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", "TERM": "xterm"}
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+    return subprocess.Popen([sys.executable, "-m", "secureworker", "status", *arguments], env=environment, **streams)
+
+
+def interrupted(process: "subprocess.Popen[bytes]") -> int:
+    process.send_signal(signal.SIGINT)
+    return process.wait(60)
+
+
+def test_who_reads_no_further_ends_the_watching_without_a_word(answering: Answering) -> None:
+    where = answering(http(json.dumps(EXAMPLE).encode()))
+    with watching(where, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline()) == EXAMPLE
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""
+
+
+def test_watching_goes_on_where_no_worker_is_and_shows_the_next(tmp_path: Path, answering: Answering) -> None:
+    with watching(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"no worker answers" in process.stderr.readline()
+        answering(http(json.dumps(EXAMPLE).encode()))
+        assert b"release/sign/dc1/signer-1" in process.stdout.readline()
+        process.stdout.close()
+        process.stderr.close()
+        process.kill()
+
+
+def test_on_a_terminal_too(tmp_path: Path) -> None:
+    ours, its = pty.openpty()
+    with watching(tmp_path, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        shown = b""
+        while b"no worker answers" not in shown:
+            shown += os.read(ours, 65536)
+        assert interrupted(process) == 0
+    os.close(ours)
