@@ -41,6 +41,7 @@ from secureworker.host.tails import read_tail
 from secureworker.operation.page import as_page
 from secureworker.operation.page_html import element, joined
 from secureworker.operation.page_style import DARK, LIGHT, SHADES
+from secureworker.operation.server import Bounds
 from secureworker.operation.view import as_document, duration
 from secureworker.operation.view_table import as_tables
 from secureworker.policyfile.load import read_schema
@@ -154,6 +155,28 @@ def skeleton(page: bytes) -> list[tuple[str, tuple[tuple[str, str | None], ...]]
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_element_and_no_attribute_of_the_page_comes_out_of_hostile_text(text: str) -> None:
     assert skeleton(page_of(text)) == skeleton(page_of("harmless"))
+
+
+@pytest.mark.parametrize("character", ["\U000e0001", "'", "\x00", "\u05e9"])
+def test_the_largest_standing_that_there_can_be_is_within_what_is_answered(character: str) -> None:
+    text = character * 2_000
+    reasons = tuple(Reason(text, text) for _ in range(50))
+    standing = full(text)
+    for number in range(100):
+        task, run = TaskId(TASK_ID), RunId(number)
+        happenings: tuple[Happening, ...] = (
+            Claimed(task, run, text),
+            Decided(task, run, "", reasons),
+            *(PhaseEntered(task, run, phase) for phase in Phase if phase is not Phase.ENDED),
+            Resolved(task, run, Refused(()), Resolution.FAILED, reported=True, summary=text),
+            Faulted(f"{number}{text}", text),
+            StateEntered(State.HINDERED, text, tuple(Hindrance(text, text) for _ in range(50))),
+        )
+        for happening in happenings:
+            standing = after(standing, happening, NOW)
+    document = as_document(standing, NOW)
+    assert len(as_page(document, {(OTHER, 0): "'" * 65536}, 5)) < Bounds().answer_bytes
+    assert len(json.dumps(document, indent=2)) < Bounds().answer_bytes
 
 
 @given(st.text(min_size=1, max_size=300))
