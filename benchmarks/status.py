@@ -6,6 +6,7 @@ a log of 10 MB. The lag is how much later than asked for a sleep of 1 ms ends: w
 
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +24,20 @@ from secureworker.testing import IDENTITY, TASK_ID
 
 SECONDS = 5.0
 LOOKERS = 16
+FLOODERS = 2
+FLOOD = """
+import socket, sys, time
+count, until = 0, time.time() + float(sys.argv[2])
+while time.time() < until:
+    try:
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(sys.argv[1])
+            channel.send(b"GET /status.json HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+            count += 1
+    except OSError:
+        continue
+print(count)
+"""
 
 
 def happenings() -> list[Happening]:
@@ -78,6 +93,23 @@ async def lag() -> list[float]:
     return sorted(found)
 
 
+async def flooded(place: str) -> str:
+    """Measure while other processes do nothing but connect, ask, and leave."""
+    run = (sys.executable, "-c", FLOOD, place, str(SECONDS))
+    flooders = [await asyncio.create_subprocess_exec(*run, stdout=asyncio.subprocess.PIPE) for _ in range(FLOODERS)]
+    late = await lag()
+    made = sum([int((await flooder.communicate())[0]) for flooder in flooders])
+    return f"{FLOODERS} processes flood it, {made / SECONDS:.0f} connections/s: {summary(late)}"
+
+
+def summary(late: list[float]) -> str:
+    """Sum up how late the loop was."""
+    return (
+        f"lag of the loop: median {statistics.median(late):5.2f} ms, 99 % {late[int(len(late) * 0.99)]:5.2f} ms, "
+        f"most {late[-1]:5.2f} ms"
+    )
+
+
 def told_by(board: Board, count: int) -> float:
     """Measure what a happening costs the worker, in microseconds."""
     each = happenings()
@@ -106,10 +138,8 @@ async def main() -> None:
                 async with lookers(place, count, pause, times):
                     late = await lag()
                 answers = f"{len(times) / SECONDS:6.1f} pages/s" if times else "              "
-                print(
-                    f"{name:24} {answers}  lag of the loop: median {statistics.median(late):5.2f} ms, "
-                    f"99 % {late[int(len(late) * 0.99)]:5.2f} ms, most {late[-1]:5.2f} ms"
-                )
+                print(f"{name:24} {answers}  {summary(late)}")
+            print(await flooded(place))
             print(f"a happening, told to the board: {told_by(board, 20_000):.1f} us")
     print(f"measured {datetime.now(UTC):%Y-%m-%d}")
 
