@@ -35,30 +35,30 @@ class Watch:
         Raises:
             AuditError: it is not.
         """
-        cosigned = self._cosigned(shard, origin)
+        cosigned, why = self._cosigned(shard, origin)
         waiting = self._waiting
         if waiting is not None and waiting[0] == origin and cosigned < waiting[1]:
             waited = self.now() - waiting[2]
             if waited > self.seconds:
                 raise AuditError(
                     f"the witness {self.witness.name} has signed for {cosigned} records of {origin}, and {waiting[1]} "
-                    f"were there {waited:.0f} s ago; see what `secureworker audit push` says"
+                    f"were there {waited:.0f} s ago{why}; see what `secureworker audit push` says"
                 )
             return
         self._waiting = (origin, size, self.now()) if cosigned < size else None
 
-    def _cosigned(self, shard: int, origin: str) -> int:
-        """Give how many records of a shard are cosigned, by what is stored."""
+    def _cosigned(self, shard: int, origin: str) -> tuple[int, str]:
+        """Give how many records of a shard are cosigned, by what is stored, and why what is stored does not count."""
         try:
             place = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return 0
+        except OSError as error:
+            return 0, f" ({self.directory} cannot be read: {error.strerror})"
         try:
             note = shards.read_checkpoint(place, shard)
             check_cosigned(note, self.witness)
             checkpoint = parse_checkpoint(note.rpartition(b"\n\n")[0] + b"\n")
-        except (AuditError, BadNote):
-            return 0
+        except (AuditError, BadNote) as error:
+            return 0, f" ({error})"
         finally:
             os.close(place)
-        return checkpoint.size if checkpoint.origin == origin else 0
+        return (checkpoint.size, "") if checkpoint.origin == origin else (0, f" (it is stored for {checkpoint.origin})")

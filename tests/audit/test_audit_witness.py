@@ -528,7 +528,9 @@ def test_a_signer_begins_nothing_new_once_its_witness_is_too_far_behind(place: P
     now[0] += 60
     watch.check(1, ORIGIN, 3)
     now[0] += 1
-    with pytest.raises(AuditError, match=r"has signed for 0 records of .*, and 3 were there 61 s ago"):
+    with pytest.raises(
+        AuditError, match=r"has signed for 0 records of .*, and 3 were there 61 s ago \(.*cannot be read"
+    ):
         watch.check(1, ORIGIN, 3)
     # It comes back.
     (tmp_path / "witnessed").mkdir()
@@ -570,7 +572,17 @@ def test_what_is_stored_counts_for_a_signer_only_if_its_witness_signed_it(
 
     watch.check(1, ORIGIN, 3)
     now[0] = 61
-    with pytest.raises(AuditError, match="has signed for 0 records"):
+    with pytest.raises(AuditError, match=r"has signed for 0 records of .*, and 3 were there 61 s ago \(.+\); see"):
+        watch.check(1, ORIGIN, 3)
+
+
+def test_a_store_that_the_signer_cannot_read_is_said_to_be(place: Place, tmp_path: Path) -> None:
+    now = [0.0]
+    watch = Watch(str(tmp_path / "none"), WitnessServer(place.key).witness_key, 60, lambda: now[0])
+
+    watch.check(1, ORIGIN, 3)
+    now[0] = 61
+    with pytest.raises(AuditError, match=r"/none cannot be read: No such file or directory\)"):
         watch.check(1, ORIGIN, 3)
 
 
