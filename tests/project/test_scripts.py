@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = ["scripts/demo", "scripts/lock", "scripts/test", "scripts/tox", ".ci/run"]
+SCRIPTS = ["scripts/demo", "scripts/documents", "scripts/lock", "scripts/test", "scripts/tox", ".ci/run"]
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "scripts/prepare.sh"])
