@@ -15,6 +15,7 @@ from secureworker.core.ids import ArtifactName, Sha256
 from secureworker.core.secrets import SecretBytes, parts
 from secureworker.host.masking import Masker
 from secureworker.host.sanitise import Sanitiser, sanitise_line
+from secureworker.host.tails import log_file
 from secureworker.host.threads import in_thread
 from secureworker.ports import Artifact, ClaimedRun, Clock
 
@@ -58,7 +59,7 @@ class FileTaskLogs:
             HostError: the file cannot be made.
         """
         claim = run.claim
-        path = os.path.join(self._settings.directory, f"{claim.task_id}-{int(claim.run_id)}.log")
+        path = log_file(self._settings.directory, claim.task_id, claim.run_id)
         secrets = [claim.credentials.access_token, claim.credentials.certificate]
         masked = self._settings.secrets + self._own() + tuple(secret.reveal().encode() for secret in secrets if secret)
         log = FileTaskLog(path, self._clock, expires=claim.task.expires, masker=Masker(masked))
