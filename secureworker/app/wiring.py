@@ -147,7 +147,7 @@ async def wired(
                 watcher=watcher,
                 live=await _live_logs(policy, settings, stack),
             ),
-            AuditedQueue(queue, signer),
+            AuditedQueue(queue, signer, clock),
             held,
         )
 

@@ -28,6 +28,7 @@ from secureworker.ports import (
     ArtifactStore,
     AuditLog,
     ClaimedRun,
+    Clock,
     Doors,
     Network,
     OpenDoors,
@@ -38,6 +39,7 @@ from secureworker.ports import (
     TaskLog,
     Workspace,
 )
+from secureworker.worker.lease import Lease
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,8 @@ class AuditedRun:
 
     run: ClaimedRun
     audit: AuditLog
+    lease: Lease
+    """Counted from the moment the claim was heard of: writing it down takes time, in which a clock may be set."""
     unwritten: HostError | None = None
     """Why its claim could not be written down: then nothing of it may begin."""
     claim: Claim = field(init=False)
@@ -158,6 +162,7 @@ class AuditedQueue:
 
     queue: Queue
     audit: AuditLog
+    clock: Clock
 
     async def claim(self, count: int) -> tuple[ClaimedRun, ...]:
         """See `ports.Queue`.
@@ -166,9 +171,11 @@ class AuditedQueue:
             HostError: the audit log cannot be written: nothing was claimed.
         """
         await self.audit.check()
-        return tuple([await self._claimed(run) for run in await self.queue.claim(count)])
+        runs = await self.queue.claim(count)
+        leases = [Lease(self.clock, run.taken_until) for run in runs]
+        return tuple([await self._claimed(run, lease) for run, lease in zip(runs, leases, strict=True)])
 
-    async def _claimed(self, run: ClaimedRun) -> ClaimedRun:
+    async def _claimed(self, run: ClaimedRun, lease: Lease) -> ClaimedRun:
         task = run.claim.task
         details: tuple[tuple[str, Detail], ...] = (
             ("name", text(task.name)),
@@ -179,8 +186,8 @@ class AuditedQueue:
             await self.audit.append(AuditRecord(Event.CLAIM, run=run_of(run.claim), details=details))
         except HostError as error:
             # It is claimed all the same, and has to be resolved.
-            return AuditedRun(run, self.audit, error)
-        return AuditedRun(run, self.audit)
+            return AuditedRun(run, self.audit, lease, error)
+        return AuditedRun(run, self.audit, lease)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from secureworker.core.errors import Defect, HostError, SecureworkerError, Servi
 from secureworker.core.happening import Claimed, Decided, Executed, Phase, Resolved
 from secureworker.core.outcome import Errored, Exited, Outcome, Reason, Refused, Resolution, Stopped, resolve
 from secureworker.ports import ClaimedRun, Clock, OpenTaskLog
-from secureworker.worker.audited import conclude, decision_record, resolution_record
+from secureworker.worker.audited import AuditedRun, conclude, decision_record, resolution_record
 from secureworker.worker.explain import describe, explain, summary
 from secureworker.worker.guards import (
     RETRY_SECONDS,
@@ -133,7 +133,7 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
         shutdown: what may end it.
         unwanted: where given, why the run goes back to the Queue without being looked at.
     """
-    lease = Lease(tools.clock, run.taken_until)
+    lease = run.lease if isinstance(run, AuditedRun) else Lease(tools.clock, run.taken_until)
     task_id, run_id = run.claim.task_id, run.claim.run_id
     progress = Progress(task_id, run_id, tools.watcher)
     tools.watcher.saw(Claimed(task_id, run_id, run.claim.task.name, run.claim.task.created))

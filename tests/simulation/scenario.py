@@ -258,7 +258,7 @@ class Scenario:
     async def play(self, replaced: Replaced) -> Record:
         """Let it happen."""
         tools = replaced.tools(self.tools, self)
-        queue = replaced.queue(AuditedQueue(self.queue, self.audit), self)
+        queue = replaced.queue(AuditedQueue(self.queue, self.audit, self.clocks.worker), self)
         tasks = self.fate.random.choice((None, None, None, 1, 3))
         loop = ClaimLoop(queue, tools, self.shutdown, capacity=self.record.capacity, tasks=tasks)
         around = [asyncio.ensure_future(happening) for happening in (self._create_tasks(), self._end())]

@@ -5,10 +5,12 @@ Seeds tell other stories once the worker changes: these do not.
 
 from datetime import timedelta
 
+from secureworker.core.audit import AuditRecord, Event
 from secureworker.core.errors import Defect, HostError, ServiceError
 from secureworker.core.outcome import Resolution
 from secureworker.core.plan import Limits
-from secureworker.testing import a_policy, a_script, run_virtual
+from secureworker.testing import FakeAuditLog, a_policy, a_script, run_virtual
+from secureworker.worker.audited import AuditedQueue
 from secureworker.worker.guards import STATUS_SECONDS
 from secureworker.worker.run import run_claim
 from tests.worker.world import World
@@ -66,3 +68,27 @@ def test_seed_2240_nothing_of_a_script_at_its_time_limit_is_stored_for_a_run_tha
         return world.store.names(run.claim)
 
     assert run_virtual(scenario()) == ["public/logs/live_backing.log"]
+
+
+def test_seed_1020910_a_lease_is_counted_from_the_moment_the_claim_was_heard_of_and_not_from_its_record() -> None:
+    async def scenario() -> tuple[float, list[Resolution]]:
+        world = World()
+        world.sandbox.seconds = 10_000
+        run = world.a_run(claim_seconds=60)
+        run.failures.add("reclaim", ServiceError("503"), times=100)
+
+        class SlowLog(FakeAuditLog):
+            async def append(self, record: AuditRecord) -> None:
+                # While the claim is written down, somebody sets the clock back by a day.
+                if record.event is Event.CLAIM:
+                    world.clock.jumped -= timedelta(days=1)
+                await super().append(record)
+
+        world.queue.add(run)
+        (claimed,) = await AuditedQueue(world.queue, SlowLog(), world.clock).claim(1)
+        await run_claim(claimed, world.tools, world.shutdown)
+        return world.clock.monotonic(), run.reports
+
+    ended, reports = run_virtual(scenario())
+    assert ended < 60
+    assert reports == []

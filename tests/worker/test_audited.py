@@ -28,6 +28,7 @@ from secureworker.worker.audited import (
     AuditedStore,
     policy_record,
 )
+from secureworker.worker.lease import Lease
 from secureworker.worker.loop import ClaimLoop, Ended
 from secureworker.worker.tools import Tools
 from tests.worker.world import World
@@ -44,7 +45,7 @@ class AuditedWorld(World):
         return Tools(**{**{name: getattr(tools, name) for name in Tools.__slots__}, "sandbox": sandbox, "store": store})
 
     def audited_loop(self) -> ClaimLoop:
-        queue: Queue = AuditedQueue(self.queue, self.audit)
+        queue: Queue = AuditedQueue(self.queue, self.audit, self.clock)
         return ClaimLoop(queue, self.tools, self.shutdown, tasks=1)
 
 
@@ -231,7 +232,7 @@ def test_an_audited_run_is_the_run() -> None:
     async def scenario() -> None:
         world = AuditedWorld()
         run = world.a_run()
-        audited = AuditedRun(run, world.audit)
+        audited = AuditedRun(run, world.audit, Lease(world.clock, run.taken_until))
         assert audited.credentials == run.credentials
         until = await audited.reclaim()
         assert audited.taken_until == until
