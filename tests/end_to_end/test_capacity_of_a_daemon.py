@@ -292,3 +292,15 @@ async def test_a_worker_that_is_to_run_more_at_once_than_its_policy_allows_does_
     assert b"the capacity is set to 6, and" in said
     assert b"allows 5 at once" in said
     assert here.wire.count("claim-work") == 0
+
+
+async def test_a_new_policy_that_allows_fewer_at_once_is_not_taken(here: Here) -> None:
+    worker = await here.start("--capacity", "5")
+    policy = here.directory / "policy.yml"
+    policy.write_text(policy.read_text().replace("max-capacity: 5", "max-capacity: 4"))
+    worker.signal(signal.SIGHUP)
+    await eventually(lambda: "so the old one stays" in worker.log, "what becomes of the new policy")
+    assert "the capacity is set to 5, and" in worker.log
+    assert not worker.ended
+    worker.signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0, worker.log
