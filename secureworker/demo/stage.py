@@ -105,7 +105,7 @@ class WorkerEnded(Exception):
 def command(stage: Stage) -> list[str]:
     """Give the argv that an operator would type; no secret is in it."""
     return [
-        *(sys.executable, "-m", "secureworker", "run"),
+        *(sys.executable, "-P", "-m", "secureworker", "run"),
         *("--policy", str(stage.policy)),
         *("--worker-group", WORKER_GROUP, "--worker-id", WORKER_ID),
         *("--credentials-file", str(stage.credentials)),

@@ -171,7 +171,8 @@ def _start(settings: LiveLogSettings, listener: socket.socket) -> _Process:
             os.lseek(given[name], 0, os.SEEK_SET)
         child = subprocess.Popen(
             [
-                *(sys.executable, "-m", "secureworker.livelog", "--log-format", settings.log_format),
+                # -P: of what lies where the worker was started, nothing is imported.
+                *(sys.executable, "-P", "-m", "secureworker.livelog", "--log-format", settings.log_format),
                 *(word for name, descriptor in given.items() for word in (f"--{name}-fd", str(descriptor))),
             ],
             stdin=subprocess.DEVNULL,

@@ -262,7 +262,8 @@ def _start(settings: Mapping[str, Any], channel: socket.socket, log_format: str)
         os.lseek(config, 0, os.SEEK_SET)
         fds = ("--config-fd", str(config), "--channel-fd", str(channel.fileno()))
         return subprocess.Popen(
-            [sys.executable, "-m", "secureworker", "signer", *fds, "--log-format", log_format],
+            # -P: of what lies where the worker was started, nothing is imported.
+            [sys.executable, "-P", "-m", "secureworker", "signer", *fds, "--log-format", log_format],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(config, channel.fileno()),

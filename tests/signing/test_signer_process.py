@@ -99,6 +99,19 @@ async def test_what_the_worker_keeps_in_its_environment_does_not_reach_the_signe
     assert b"LD_PRELOAD" not in environment
 
 
+async def test_nothing_that_lies_where_the_worker_was_started_is_run_by_its_signer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "socket.py").write_text("from pathlib import Path\nPath('run').touch()\nraise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path / "here")
+
+    async with child_signer(settings_for(tmp_path, **own()), IDENTITY) as signer:
+        await signer.check()
+
+    assert not (tmp_path / "here" / "run").exists()
+
+
 @pytest.mark.sandbox
 async def test_a_child_of_root_gives_up_all_that_it_does_not_need(tmp_path: Path) -> None:
     async with child_signer(settings_for(tmp_path), IDENTITY) as signer:
