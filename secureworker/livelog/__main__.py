@@ -51,33 +51,32 @@ async def _show(channel: socket.socket, listener: socket.socket, certificate: in
     """Get what needs rights, give them up, and only then listen to anybody.
 
     1. The certificate and its key, which only root may read.
-    2. Our port, at the socket that the worker bound.
-    3. No rights, no cores, few descriptors, no system calls that connect or start anything.
+    2. No rights, no cores, few descriptors, no system calls that connect or start anything.
+    3. Our port, at the socket that the worker listens at.
     4. Logs, as the worker hands them over.
     """
     loop = asyncio.get_running_loop()
     # 1.
     context = _context(certificate, key)
     # 2.
-    logs = Logs()
-    serving = await LogServer(logs).listen(listener, context)
-    # 3.
     if os.geteuid() == 0:
         uid = set_aside(SHOWER_UID, before_last=1)
         confine.become(uid, uid)
     confine.keep_memory_private()
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_DESCRIPTORS, MOST_DESCRIPTORS))
     confine.filter_system_calls()
-    # 4.
+    # 3. and 4.
+    logs = Logs()
     over = loop.create_future()
     channel.setblocking(False)  # noqa: FBT003 - the standard library's
-    loop.add_reader(channel, _take, channel, logs, over)
-    wire.send(channel, wire.Ready())
-    try:
-        await over
-    finally:
-        loop.remove_reader(channel)
-        serving.close()
+    with listener:
+        async with LogServer(logs).serving(listener, context):
+            loop.add_reader(channel, _take, channel, logs, over)
+            wire.send(channel, wire.Ready())
+            try:
+                await over
+            finally:
+                loop.remove_reader(channel)
 
 
 def _context(certificate: int, key: int) -> ssl.SSLContext:
@@ -99,11 +98,17 @@ def _context(certificate: int, key: int) -> ssl.SSLContext:
 
 def _take(channel: socket.socket, logs: Logs, over: "asyncio.Future[None]") -> None:
     """Take a message of the worker's."""
+    message: wire.Message | None = None
     try:
         message = wire.receive(channel)
-    except (OSError, ValueError) as error:
+    except BlockingIOError:
+        return
+    except ValueError as error:
+        # Such is a log that comes where no descriptor is left for it. Those that are shown are none the worse for it.
         logger.warning("the worker is not understood: %s", error)
-        message = None
+        return
+    except OSError as error:
+        logger.warning("the worker is not heard any more: %s", error.strerror)
     match message:
         case wire.Show(digest, descriptor):
             logs.show(digest, descriptor)

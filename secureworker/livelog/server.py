@@ -12,7 +12,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_READERS: Final = 64
 MAX_CONNECTIONS: Final = 128
-"""TLS handshakes of strangers included, as far as they are over."""
+"""TLS handshakes of strangers included, from their first packet: this process has 512 descriptors, for logs too."""
 REQUEST_SECONDS: Final = 10.0
 """From the end of the handshake to the end of the request's head."""
 STALL_SECONDS: Final = 60.0
@@ -34,6 +35,8 @@ LINGER_SECONDS: Final = 60.0
 """How long the rest of a log that has ended can be read; its artifact is there by then."""
 LOOK_SECONDS: Final = 0.25
 """Between two looks at a log that has nothing new."""
+_PAUSE_SECONDS: Final = 0.5
+"""When the process has no descriptor left."""
 _PIECE_BYTES: Final = 64 * 1024
 _PATH: Final = re.compile(r"/log/([A-Za-z0-9_-]{43})")
 _HEADERS: Final = {
@@ -111,16 +114,6 @@ class Logs:
 
 
 @final
-class _Unwelcome(asyncio.Protocol):
-    """Ends a connection at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
-
-
-@final
 class LogServer:
     """Answers requests for logs."""
 
@@ -130,23 +123,64 @@ class LogServer:
         # No time is spent on the rest of a request that was answered already.
         self._server = web.Server(self._answer, access_log=None, lingering_time=0, logger=_strangers())
         self._readers = 0
+        self._greeted = 0
+        """Connections whose handshakes are under way."""
         self._asked: set[web.RequestHandler] = set()
         """Connections, at most `request_seconds` old, that have asked for something."""
 
-    async def listen(self, listener: socket.socket, context: ssl.SSLContext) -> asyncio.Server:
-        """Serve at a listening socket, until the server that is given back is closed."""
-        return await asyncio.get_running_loop().create_server(
-            self._welcome,
-            sock=listener,
-            ssl=context,
-            ssl_handshake_timeout=self._limits.request_seconds,
-            ssl_shutdown_timeout=1.0,
-            backlog=64,
-        )
+    @asynccontextmanager
+    async def serving(self, listener: socket.socket, context: ssl.SSLContext) -> AsyncIterator[None]:
+        """Serve at a listening socket while the block runs; nobody else is let in after it."""
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's
+        async with asyncio.TaskGroup() as group:
+            accepting = group.create_task(self._accept(listener, context))
+            try:
+                yield
+            finally:
+                accepting.cancel()
 
-    def _welcome(self) -> asyncio.Protocol:
-        if len(self._server.connections) >= self._limits.connections:
-            return _Unwelcome()
+    async def _accept(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        """Let strangers in, as many as may be.
+
+        Not by `create_server`: it takes everybody, and counts nobody before the handshake is over. Who never finished
+        one took all descriptors, and what the worker handed over then could not be received.
+        """
+        loop = asyncio.get_running_loop()
+        failing = False
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    level = logging.DEBUG if failing else logging.WARNING
+                    logger.log(level, "connections cannot be accepted for now: %s", error)
+                    failing = True
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    continue
+                failing = False
+                # Accepting does not wait where somebody is waiting: a flood must not keep the loop from all other work.
+                await asyncio.sleep(0)
+                if self._greeted + len(self._server.connections) >= self._limits.connections:
+                    connection.close()
+                    continue
+                self._greeted += 1
+                group.create_task(self._greet(connection, context))
+
+    async def _greet(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._welcome,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=self._limits.request_seconds,
+                ssl_shutdown_timeout=1.0,
+            )
+        except (OSError, TimeoutError) as error:
+            logger.debug("a handshake failed: %s", type(error).__name__)
+        finally:
+            self._greeted -= 1
+
+    def _welcome(self) -> web.RequestHandler:
         connection = self._server()
         asyncio.get_running_loop().call_later(self._limits.request_seconds, self._hurry, connection)
         return connection

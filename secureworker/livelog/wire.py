@@ -65,14 +65,21 @@ def receive(channel: socket.socket) -> Message | None:
     packet, descriptors, _, _ = socket.recv_fds(channel, MOST_BYTES * 4, 1)
     if not packet:
         return None
+    try:
+        return _read(packet, descriptors)
+    except ValueError:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _read(packet: bytes, descriptors: list[int]) -> Message:
     match json.loads(packet):
         case {"show": str(digest)} if descriptors:
             return Show(digest, descriptors[0])
-        case {"end": str(digest)}:
+        case {"end": str(digest)} if not descriptors:
             return End(digest)
-        case {"ready": str(error)}:
+        case {"ready": str(error)} if not descriptors:
             return Ready(error)
         case _:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise ValueError("this is no message about logs")
+            raise ValueError("this is no message about logs, or the descriptor of one could not be received")

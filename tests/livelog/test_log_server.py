@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +54,9 @@ async def a_stage(directory: Path, limits: Limits) -> AsyncIterator[Stage]:
     logs.show(wire.digest_of(TOKEN), os.open(log, os.O_RDONLY))
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = await LogServer(logs, limits).listen(listener, pair.server())
-    try:
-        yield Stage(port, pair, logs, log)
-    finally:
-        server.close()
-        await server.wait_closed()
+    with listener:
+        async with LogServer(logs, limits).serving(listener, pair.server()):
+            yield Stage(port, pair, logs, log)
 
 
 @pytest.fixture
@@ -211,6 +208,22 @@ async def test_there_are_not_more_connections_than_may_be(tmp_path: Path) -> Non
             await stage.read()
         for each in held:
             await each.close()
+
+
+async def test_who_never_finishes_a_handshake_is_counted_and_takes_no_more_than_its_place(tmp_path: Path) -> None:
+    async with a_stage(tmp_path, Limits(connections=3)) as stage:
+        one = await stage.reader()
+        await one.head()
+        silent = [await asyncio.open_connection("127.0.0.1", stage.port) for _ in range(2)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        async with asyncio.timeout(SECONDS):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        stage.write(b"still here\n")
+        assert await one.chunk() == b"still here\n"
+        for each in (writer, *(each for _, each in silent)):
+            each.close()
+        await one.close()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from secureworker.core.errors import HostError, SettingsError
+from secureworker.livelog.__main__ import MOST_DESCRIPTORS
 from secureworker.livelog.settings import LiveLogSettings, read_place, read_url
 from secureworker.livelog.showing import ShownLogs, shown_logs
 from tests.livelog.reading import SECONDS, Pair, Reader, read
@@ -128,6 +129,28 @@ async def test_a_process_that_was_killed_is_started_again_for_the_next_log(
     assert (await read(port_of(shown), pair, path_of(address)))[1] == b"the next one\n"
 
 
+async def test_more_logs_than_it_has_descriptors_leave_those_that_are_shown(
+    shown: ShownLogs, pair: Pair, log: Path
+) -> None:
+    one = await Reader.connect(port_of(shown), pair)
+    await one.ask(path_of(await shown.show(RUN, str(log))))
+    await one.head()
+    before = pid_of(shown)
+    handed = 0
+    async with asyncio.timeout(SECONDS):
+        while handed < MOST_DESCRIPTORS:
+            try:
+                await shown.show(f"{handed}/0", str(log))
+                handed += 1
+            except HostError:
+                # More than it has taken yet; it is never waited for.
+                await asyncio.sleep(0.01)
+    log.write_bytes(b"still here\n")
+    assert await one.chunk() == b"still here\n"
+    assert pid_of(shown) == before
+    await one.close()
+
+
 async def test_a_renewed_certificate_is_taken_once_nothing_is_shown(shown: ShownLogs, pair: Pair, log: Path) -> None:
     log.write_bytes(b"a line\n")
     first = await shown.show(RUN, str(log))
@@ -146,6 +169,16 @@ async def test_a_renewed_certificate_is_taken_once_nothing_is_shown(shown: Shown
     await one.ask(path_of(address))
     assert "200" in await one.head()
     await one.close()
+
+
+async def test_nothing_that_lies_where_the_worker_was_started_is_run(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "argparse.py").write_text("from pathlib import Path\nPath('run').touch()\nraise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    async with shown_logs(settings_of(pair)):
+        pass
+    assert not (tmp_path / "run").exists()
 
 
 async def test_nothing_listens_when_it_is_over(pair: Pair) -> None:
