@@ -252,7 +252,7 @@ async def _prepare_secrets(policy: Policy, settings: Settings, stack: AsyncExitS
     if not places:
         return None
     await asyncio.to_thread(check_sources, places, settings.credentials_directory)
-    return stack.enter_context(memory_directory(f"{settings.state_dir}/{MEMORY}"))
+    return stack.enter_context(memory_directory(f"{settings.state_dir}/{MEMORY}", settings.capacity))
 
 
 def _sweep_logs(state: Path) -> int:

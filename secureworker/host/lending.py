@@ -35,8 +35,9 @@ from secureworker.ports import ClaimedRun, Workspace
 
 logger = logging.getLogger(__name__)
 
-_ALL_BYTES: Final = 64 * 1024 * 1024
-_ALL_FILES: Final = 8192
+_RUN_BYTES: Final = 64 * 1024 * 1024
+_RUN_FILES: Final = 8192
+"""For the secrets of one run: what one has, another never lacks."""
 
 
 Fetch: TypeAlias = Callable[[TaskclusterSecret, ClaimedRun], Awaitable[dict[str, Json]]]
@@ -105,8 +106,8 @@ def sweep_memory(path: str) -> int:
 
 
 @contextmanager
-def memory_directory(path: str) -> Iterator[str]:
-    """Mount the file system that secrets are lent in, on `path`; take it away when left.
+def memory_directory(path: str, runs: int = 1) -> Iterator[str]:
+    """Mount the file system that so many runs' secrets are lent in, on `path`; take it away when left.
 
     Nobody else may use `path` meanwhile. What an earlier worker left mounted there is gone. Blocking.
 
@@ -118,7 +119,7 @@ def memory_directory(path: str) -> Iterator[str]:
         with suppress(FileExistsError):
             files.make_directory(path, mode=0o711)
         # 0711: the container's own ids have to pass on the way to the run's directory, and cannot list others'.
-        mount_memory(path, size=_ALL_BYTES, inodes=_ALL_FILES, mode=0o711)
+        mount_memory(path, size=runs * _RUN_BYTES, inodes=runs * _RUN_FILES, mode=0o711)
     except OSError as error:
         raise HostError(
             f"secrets need a file system in memory, which cannot be mounted on {path}: {error.strerror}; "

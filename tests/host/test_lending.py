@@ -234,6 +234,16 @@ async def test_a_directory_that_is_there_already_is_an_error_that_shows_nothing(
 
 
 @pytest.mark.sandbox
+def test_each_run_has_room_of_its_own_in_memory(tmp_path: Path) -> None:
+    room = []
+    for runs in (1, 4):
+        with memory_directory(str(tmp_path / "secrets"), runs) as directory:
+            status = os.statvfs(directory)
+            room.append((status.f_blocks * status.f_frsize, status.f_files))
+    assert room[1] == (4 * room[0][0], 4 * room[0][1])
+
+
+@pytest.mark.sandbox
 def test_what_a_crashed_worker_left_in_memory_is_taken_away(tmp_path: Path) -> None:
     path = tmp_path / "secrets"
     crashed = [memory_directory(str(path)) for _ in range(2)]
