@@ -81,22 +81,10 @@ async def test_a_worker_goes_on_by_itself_when_its_quarantine_is_lifted() -> Non
         named = (*POOL.split("/"), "test-group", "test-worker")
         until = {"quarantineUntil": (world.time() + timedelta(hours=1)).isoformat()}
         await world.client.quarantineWorker(*named, until)
-        for _ in range(int(LOOK_SECONDS / 30) + 1):
-            if "is quarantined" not in worker.log:
-                await _in_vain(worker.log_file)
+        await eventually(lambda: "this worker is quarantined" in worker.log, "the quarantine", 2 * LOOK_SECONDS)
         task = await world.task()
         lifted = {"quarantineUntil": (world.time() - timedelta(hours=1)).isoformat()}
         await world.client.quarantineWorker(*named, lifted)
-        for _ in range(int(LOOK_SECONDS / 30) + 1):
-            if not worker.ended:
-                await _in_vain(worker.log_file, "ended:")
+        await eventually(lambda: worker.ended, "the second task's end", 2 * LOOK_SECONDS)
         assert await world.resolved(task) == "completed"
-        assert await worker.exit_code() == 0, worker.log
-
-
-async def _in_vain(log: Path, words: str = "is quarantined") -> None:
-    """Wait for words for as long as a condition may take, and not fail where they do not come."""
-    try:
-        await eventually(lambda: words in log.read_text(), words)
-    except AssertionError:
-        return
+        assert worker.process.returncode == 0, worker.log

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,15 @@ _STEPS = [step for step in STEPS if step != "inputs-fetched"]
 _DONE = _STEPS.index("log-finished")
 """From here on there is nothing left to stop: all is signed and stored."""
 _FEW = ("claimed", "to-spawn", "sealed", "to-report")
+
+
+def _some(*steps: str) -> list[Any]:
+    """Leave most steps to the long list."""
+    return [pytest.param(step, marks=() if step in _FEW else pytest.mark.long) for step in steps]
+
+
+_ENDING = [step for step in _STEPS if step != "running"]
+"""Steps from which a task of these tests comes to its end by itself."""
 
 
 async def _stop_at(world: World, step: str, signals: list[signal.Signals], *more: str) -> str:
@@ -41,27 +51,23 @@ async def test_sigterm_at_any_step_ends_the_run_once_and_the_worker_with_0(step:
     assert end == ("completed" if _STEPS.index(step) >= _DONE else "worker-shutdown")
 
 
-@pytest.mark.parametrize("step", [pytest.param(one, marks=() if one in _FEW else pytest.mark.long) for one in _STEPS])
+@pytest.mark.parametrize("step", _some(*_ENDING))
 async def test_sigterm_lets_what_runs_come_to_its_end_within_the_drain_time(step: str) -> None:
-    if step == "running":
-        pytest.skip("it runs for longer than the drain time of this test")
     async with a_world() as world:
         end = await _stop_at(world, step, [signal.SIGTERM])
     # Claimed after the end was asked for: given back at once.
     assert end == ("worker-shutdown" if step in ("to-claim", "claimed") else "completed")
 
 
-@pytest.mark.parametrize("step", [pytest.param(one, marks=() if one in _FEW else pytest.mark.long) for one in _STEPS])
+@pytest.mark.parametrize("step", _some(*_STEPS))
 async def test_a_second_sigterm_at_any_step_does_not_wait(step: str) -> None:
     async with a_world() as world:
         end = await _stop_at(world, step, [signal.SIGTERM, signal.SIGTERM], "--drain-seconds", "600")
     assert end in ("completed", "worker-shutdown")
 
 
-@pytest.mark.parametrize("step", [pytest.param(one, marks=() if one in _FEW else pytest.mark.long) for one in _STEPS])
+@pytest.mark.parametrize("step", _some(*_ENDING))
 async def test_sigusr1_a_hundred_times_at_any_step_lets_the_run_finish(step: str) -> None:
-    if step == "running":
-        pytest.skip("the script of this test runs for half a minute")
     async with a_world() as world:
         end = await _stop_at(world, step, [signal.SIGUSR1] * 100)
     assert end == ("worker-shutdown" if step in ("to-claim", "claimed") else "completed")
