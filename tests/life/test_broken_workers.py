@@ -17,7 +17,9 @@ pytestmark = pytest.mark.sandbox
 )
 async def test_a_worker_that_breaks_a_promise_is_found_out(sabotage: str, breaks: str) -> None:
     async with a_world(4.0, breaks) as world:
-        await world.begin(sabotage=sabotage)
+        worker = await world.begin("--once", sabotage=sabotage)
         task = await world.task(seconds=7 if sabotage == "never-renews" else 0, retries=0)
         world.given_up.add((task, 0))
+        # With what it does after its first report.
+        await worker.exit_code()
         assert await world.resolved(task) == ("claim-expired" if sabotage == "never-renews" else "completed")
