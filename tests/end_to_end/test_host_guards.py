@@ -17,6 +17,8 @@ from tests.end_to_end.daemon import OWNER, WORKER, Here, Worker, a_queue, eventu
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow]
 MIB = 2**20
+PATIENCE_SECONDS = 90.0
+"""A look is made every 10 s; on a busy machine the rest takes its time too."""
 CLAIMING_NONE = "claiming no tasks for now: "
 STILL = "still claiming no tasks: "
 
@@ -40,6 +42,7 @@ async def hindered(here: Here, worker: Worker, *says: str) -> str:
     await eventually(
         lambda: worker.ended or (CLAIMING_NONE in worker.log and all(part in worker.log for part in says)),
         f"a worker that is hindered; {worker.log}",
+        PATIENCE_SECONDS,
     )
     assert not worker.ended, worker.log
     return await here.create()
@@ -49,14 +52,14 @@ async def claims_nothing(here: Here, worker: Worker, task: str, looks: int = 1) 
     """See that the next looks find the same, nothing is claimed, and nothing more is said."""
     asked, said = here.wire.count("claim-work"), worker.log.count(CLAIMING_NONE)
     looked = worker.log.count(STILL)
-    await eventually(lambda: worker.log.count(STILL) >= looked + looks, f"another look; {worker.log}")
+    await eventually(lambda: worker.log.count(STILL) >= looked + looks, f"another look; {worker.log}", PATIENCE_SECONDS)
     assert here.wire.count("claim-work") == asked
     assert (await here.runs(task))[0]["state"] == "pending"
     assert worker.log.count(CLAIMING_NONE) == said == 1
 
 
 async def goes_on(here: Here, worker: Worker, task: str) -> None:
-    assert await here.resolved(task) == "completed", worker.log
+    assert await here.resolved(task, seconds=PATIENCE_SECONDS) == "completed", worker.log
     worker.signal(signal.SIGTERM)
     assert await worker.exit_code() == 0, worker.log
     assert "nothing keeps this worker from claiming any more" in worker.log
