@@ -35,7 +35,7 @@ class ShownLogs:
         self._listener = listener
         self._process: _Process | None = None
         self._shown: dict[str, str] = {}
-        """Digests of addresses, by run: of the logs that are being written."""
+        """Digests of addresses, by run: of the logs that are being written. Empty: it is not shown any more."""
         self._starting = asyncio.Lock()
 
     async def show(self, run: str, path: str) -> str:
@@ -62,7 +62,7 @@ class ShownLogs:
     def ended(self, run: str) -> bool:
         """Say that nothing more is written to a run's log; tell whether it was shown. Once is enough."""
         digest = self._shown.pop(run, None)
-        if digest is not None and self._process is not None:
+        if digest and self._process is not None:
             with suppress(OSError):
                 wire.send(self._process.channel, wire.End(digest))
         return digest is not None
@@ -87,12 +87,16 @@ class ShownLogs:
         """Give the process; another one where it ended, or where there is a new certificate and nothing is shown."""
         process = self._process
         if process is not None:
-            if process.child.poll() is None and (self._shown or process.pair == _pair(self._settings)):
+            if process.child.poll() is None and (any(self._shown.values()) or process.pair == _pair(self._settings)):
                 return process
             logger.info("the process that shows logs is started anew")
             await self.close()
-            self._shown.clear()
-        self._process = await asyncio.to_thread(_start, self._settings, self._listener)
+            # Runs that are under way have an artifact that leads there: it is still to lead to the log at their end.
+            self._shown = dict.fromkeys(self._shown, "")
+        try:
+            self._process = await asyncio.to_thread(_start, self._settings, self._listener)
+        except OSError as error:
+            raise HostError(f"the process that shows logs cannot be started: {error.strerror}") from error
         return self._process
 
 

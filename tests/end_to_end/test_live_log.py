@@ -135,3 +135,38 @@ async def test_a_policy_with_live_logs_needs_a_place_for_them(here: Here) -> Non
     worker = await Worker.start(here.arguments(), here.directory / "worker.log")
     assert await worker.exit_code() == 2
     assert "scripts.sleeper.live-log is true, and this worker has no place to show logs at" in worker.log
+
+
+async def test_a_killed_worker_takes_along_what_shows_its_logs_whoever_reads_there(
+    here: Here, pair: Pair, unused_tcp_port: int
+) -> None:
+    worker = await here.start(*options(pair, unused_tcp_port))
+    task = await here.create({"seconds": 600, "code": 0})
+    url = await eventually(lambda: located(here, task), "the live log's artifact")
+    await here.begun(worker, task)
+    (shower,) = showing(worker.process.pid)
+    # Nobody else holds the port, or the worker's end of the conversation.
+    port = {os.readlink(place) for place in Path(f"/proc/{shower}/fd").iterdir()}
+    for script in here.scripts():
+        held = {os.readlink(place) for place in Path(f"/proc/{script}/fd").iterdir()}
+        assert not {each for each in held & port if each.startswith("socket:")}
+    context = pair.authority.client()
+    async with aiohttp.ClientSession() as session, session.get(url, ssl=context) as answer:
+        assert b"[taskcluster" in await answer.content.readany()
+        worker.signal(signal.SIGKILL)
+        await worker.exit_code()
+        await eventually(lambda: not Path(f"/proc/{shower}").exists(), "the end of what shows logs")
+    await here.start(*options(pair, unused_tcp_port))
+
+
+async def test_what_shows_logs_and_does_nothing_any_more_holds_up_no_run(
+    here: Here, pair: Pair, unused_tcp_port: int
+) -> None:
+    worker = await here.start(*options(pair, unused_tcp_port))
+    (shower,) = showing(worker.process.pid)
+    os.kill(shower, signal.SIGSTOP)
+    task = await here.create()
+    assert await here.resolved(task) == "completed"
+    worker.signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0, worker.log
+    assert not Path(f"/proc/{shower}").exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -127,6 +128,36 @@ async def test_a_process_that_was_killed_is_started_again_for_the_next_log(
     shown.ended("next/0")
     assert pid_of(shown) != first
     assert (await read(port_of(shown), pair, path_of(address)))[1] == b"the next one\n"
+
+
+async def test_a_run_whose_log_was_shown_by_a_process_that_is_gone_still_had_it_shown(
+    shown: ShownLogs, log: Path
+) -> None:
+    await shown.show(RUN, str(log))
+    assert shown._process is not None
+    shown._process.child.kill()
+    await asyncio.to_thread(shown._process.child.wait)
+    await shown.show("next/0", str(log))
+    # Its artifact leads to an address that nobody answers at: it is to lead to the log that was uploaded.
+    assert shown.ended(RUN)
+    assert shown.ended("next/0")
+
+
+async def test_where_no_process_can_be_started_that_is_an_error_of_this_host(shown: ShownLogs, log: Path) -> None:
+    assert shown._process is not None
+    shown._process.child.kill()
+    await asyncio.to_thread(shown._process.child.wait)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # As many as this needs to look at the certificate and its key, and none for the process.
+    free = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 3, before[1]))
+    try:
+        with pytest.raises(HostError, match="Too many open files"):
+            await shown.show(RUN, str(log))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    await shown.show(RUN, str(log))
 
 
 async def test_more_logs_than_it_has_descriptors_leave_those_that_are_shown(
