@@ -82,13 +82,14 @@ def _place(where: dict[str, Any]) -> "Place":
 def _ask(place: "Place") -> dict[str, Any]:
     """Fetch the document, and see that it is one."""
     from secureworker.core.schemas import CompiledSchema
+    from secureworker.host.sanitise import sanitise_line
     from secureworker.operation.view_fetch import NoStatus, fetch
     from secureworker.policyfile.load import read_schema
 
     document = fetch(place)
     problems = CompiledSchema(read_schema("status")).problems(document)
     if problems:
-        raise NoStatus(f"what answers at {place} is no worker of this version: {problems[0].message}")
+        raise NoStatus(f"what answers at {place} is no worker of this version: {sanitise_line(problems[0].message)}")
     return document
 
 

@@ -7,11 +7,14 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import Any, Final
 
+from secureworker.core.standing import cut
+from secureworker.host.sanitise import sanitise_line
 from secureworker.host.sockets import connected
 
 ANSWER_SECONDS: Final = 10.0
 ANSWER_BYTES: Final = 8 * 1024 * 1024
 _PATH: Final = "/status.json"
+_MOST_WHY: Final = 300
 
 
 class NotRunning(Exception):
@@ -79,7 +82,9 @@ def fetch(place: Place) -> dict[str, Any]:
             "directory of a group (docs/status.md)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise NotRunning(f"the worker at {place} does not answer: {type(error).__name__}: {error}") from error
+        # What it says may be what was sent, as it came: whoever listens there, it is to reach no terminal.
+        why = sanitise_line(cut(str(error), _MOST_WHY))
+        raise NotRunning(f"the worker at {place} does not answer: {type(error).__name__}: {why}") from error
     finally:
         connection.close()
     if answer.status != http.client.OK or len(body) > ANSWER_BYTES:

@@ -133,6 +133,17 @@ def test_whatever_answers_is_a_worker_or_the_answer_is_3(answering: Answering, a
     assert told.exception is None or isinstance(told.exception, SystemExit)
 
 
+@pytest.mark.parametrize(
+    "answer", [b"\x1b]0;a title\x07 hello\r\n\r\n", b"HTTP/1.1 \x1b]0;a title\x07\xc2\x9b abc\r\n\r\n"]
+)
+def test_no_answer_reaches_a_terminal_as_it_came(answering: Answering, answer: bytes) -> None:
+    # While the worker is down, whoever is on its host can listen at its port.
+    told = run("--state-dir", str(answering(answer)))
+    assert told.exit_code == 3
+    assert "\\x1b]0;a title\\x07" in told.stderr
+    assert told.stderr.removesuffix("\n").isprintable()
+
+
 def test_where_nothing_answers_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "gone", tmp_path, tmp_path / "file"):
