@@ -117,7 +117,8 @@ async def operated(settings: OperationSettings, identity: WorkerIdentity, clock:
     await operation.begin()
     failed: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(_undisturbing(keeper)) for keeper in operation.keepers()]
+        keepers = operation.keepers()
+        running = [group.create_task(_undisturbing(keeper)) for keeper in keepers]
         try:
             yield operation
         except Exception as problem:  # noqa: BLE001 - raised below: the group would wrap what is not its own
@@ -126,6 +127,9 @@ async def operated(settings: OperationSettings, identity: WorkerIdentity, clock:
             operation.notices.stopping()
             for task in running:
                 task.cancel()
+    for keeper in keepers:
+        # Of a worker that fails at once, they have never begun.
+        keeper.close()
     if failed is not None:
         raise failed
 

@@ -92,12 +92,23 @@ async def test_all_runs_of_a_worker_that_is_killed_die_with_it_and_are_run_again
         assert world.leftovers() == []
 
 
-async def test_a_second_worker_on_the_same_state_directory_refuses_to_start() -> None:
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        ((), 2, "is a worker with this state directory running already?"),
+        (("--status", "none"), 1, "another worker uses the same state directory, and is running"),
+    ],
+    ids=["that is shown", "that is not shown"],
+)
+async def test_a_second_worker_on_the_same_state_directory_refuses_to_start(
+    more: tuple[str, ...], code: int, words: str
+) -> None:
     async with a_world() as world:
         first = await world.begin()
-        second = await world.begin(claims=False)
-        assert await second.exit_code() == 1
-        assert "another worker uses the same state directory, and is running" in second.log
+        second = await world.begin(*more, claims=False)
+        assert await second.exit_code() == code, second.log
+        assert words in second.log
+        assert "never awaited" not in second.log
         task = await world.task()
         assert await world.resolved(task) == "completed"
         assert not first.ended
@@ -107,7 +118,7 @@ async def test_a_second_worker_of_the_same_identity_with_a_directory_of_its_own_
     async with a_world() as world:
         first = await world.begin()
         second = await world.begin("--state-dir", str(world.directory / "other"), claims=False)
-        assert await second.exit_code() == 1
+        assert await second.exit_code() == 1, second.log
         assert "another worker on this host is test-provisioner/end-to-end/test-group/test-worker at" in second.log
         assert await world.resolved(await world.task()) == "completed"
         await world.kill(first)
