@@ -96,6 +96,7 @@ def verify(
       secureworker audit verify audit/ --key signing.key.pub --checkpoint witnessed/ --witness "$(cat witness.vkey)"
     """
     from secureworker.audit.inspect import STEP_COUNT, verify_log
+    from secureworker.host.sanitise import sanitise_line
 
     keys = tuple(map(_log_key, public_keys))
     trusted = tuple(map(witness_key, witnesses))
@@ -112,9 +113,10 @@ def verify(
         ]
         click.echo(json.dumps({"verified": verified, "steps": told}, indent=2))
     else:
+        # What is not verified may be quoted, and whoever wrote it could have a terminal show "verified" in its place.
         for step in steps:
             for detail in step.details:
-                click.echo(f"{step.number} {'ok  ' if step.passed else 'FAIL'} {step.name}: {detail}")
+                click.echo(f"{step.number} {'ok  ' if step.passed else 'FAIL'} {step.name}: {sanitise_line(detail)}")
         click.echo("verified" if verified else "not verified")
     context.exit(0 if verified else EXIT_NOT_VERIFIED)
 
@@ -129,11 +131,13 @@ def _verify_proof(
 ) -> None:
     from secureworker.audit.proofs import verify_proof
     from secureworker.core.errors import AuditError
+    from secureworker.host.sanitise import sanitise_line
 
     try:
         entry = verify_proof(_read(path), *trusted)
     except AuditError as error:
-        click.echo(json.dumps({"verified": False, "reason": str(error)}) if as_json else f"not verified: {error}")
+        why = json.dumps({"verified": False, "reason": str(error)})
+        click.echo(why if as_json else f"not verified: {sanitise_line(str(error))}")
         context.exit(EXIT_NOT_VERIFIED)
     record = json.loads(entry.line)
     if as_json:

@@ -83,6 +83,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
     from secureworker.core.errors import HostError, ServiceError
     from secureworker.core.ids import RunId, TaskId, WorkerPool
     from secureworker.core.logproof import MAX_PROOF_BYTES
+    from secureworker.host.sanitise import sanitise_line
     from secureworker.signing.verify import Expected, LogDemands, verify_bundle, verify_directory
 
     now = datetime.now(UTC)
@@ -108,7 +109,7 @@ def command(  # noqa: PLR0913 - click gives every option as an argument
             fetching = _Fetching(_task_id(target), where, output, demands)
             verdict = asyncio.run(_verify_task(fetching, trusted, expected))
     except (ValueError, OSError, HostError, ServiceError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError("\n".join(map(sanitise_line, str(error).split("\n")))) from error
     _show(verdict, as_json=as_json)
     context.exit(0 if verdict.verified else 1)
 
@@ -143,6 +144,7 @@ class _Fetching:
 
 async def _verify_task(fetching: _Fetching, trusted: "Trust | PublicKey", expected: "Expected") -> "Verdict":
     """Fetch a run into a directory of its own, and verify that."""
+    from secureworker.host.sanitise import sanitise_line
     from secureworker.signing.verify import verify_directory
 
     task_id, root_url, output = fetching.task_id, fetching.root_url, fetching.output
@@ -161,7 +163,7 @@ async def _verify_task(fetching: _Fetching, trusted: "Trust | PublicKey", expect
         if fetched.state != "completed":
             click.echo(f"the Queue says: run {fetched.run_id} is {fetched.state}; only completed runs verify", err=True)
         for line in fetched.missing:
-            click.echo(f"not fetched: {line}", err=True)
+            click.echo(f"not fetched: {sanitise_line(line)}", err=True)
         about = replace(
             expected,
             task_id=task_id,
@@ -194,7 +196,10 @@ def _show(verdict: "Verdict", *, as_json: bool) -> None:
         told = {"verified": verdict.verified, "key": verdict.key, "taskId": verdict.task_id, "runId": verdict.run_id}
         click.echo(json.dumps({**told, "steps": steps}, indent=2))
         return
+    from secureworker.host.sanitise import sanitise_line
+
+    # What is not verified may be quoted, and whoever wrote it could have a terminal show "verified" in its place.
     for step in verdict.steps:
         for detail in step.details:
-            click.echo(f"{step.number:>2} {'ok  ' if step.passed else 'FAIL'} {step.name}: {detail}")
+            click.echo(f"{step.number:>2} {'ok  ' if step.passed else 'FAIL'} {step.name}: {sanitise_line(detail)}")
     click.echo("verified" if verdict.verified else "not verified")

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from secureworker.cli.main import cli
 from secureworker.core.audit import AuditRecord, Ending, Event, Stamp, write_record
 from secureworker.core.checkpoint import Checkpoint, InclusionProof, NoteKey, parse_proof, sign_checkpoint, write_proof
 from secureworker.core.ids import RunId, Sha256, TaskId, WorkerIdentity
@@ -114,6 +116,23 @@ def test_every_byte_of_a_proof_counts(published: Path, key: SigningKey) -> None:
         (published / PROOF).write_bytes(changed)
 
         assert failed(verify_directory(str(published), key.public, ANYTHING))
+
+
+@pytest.mark.parametrize("command", [("verify",), ("audit", "verify")])
+def test_nothing_of_a_proof_reaches_a_terminal_as_it_came(
+    published: Path, key: SigningKey, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    hostile = "secureworker/\x1b[2J\x1b]0;verified\x07\x9b/000001"
+    proof = a_proof(key, the_record(published)).replace(ORIGIN.encode(), hostile.encode())
+    (published / PROOF).write_bytes(proof)
+    (tmp_path / "key.pub").write_text(key.public.openssh)
+    target = published if command == ("verify",) else published / PROOF
+
+    told = CliRunner().invoke(cli, [*command, str(target), "--key", str(tmp_path / "key.pub")])
+
+    assert told.exit_code == 1
+    assert "\\x1b]0;verified\\x07" in told.output
+    assert told.output.replace("\n", "").isprintable()
 
 
 def test_a_log_that_another_key_signed_is_noticed(published: Path, key: SigningKey, tmp_path: Path) -> None:
