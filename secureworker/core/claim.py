@@ -7,7 +7,7 @@ key and never shows the value of a secret.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias, final
 
 from secureworker.core.ids import RunId, TaskId, WorkerIdentity, WorkerPool
@@ -91,6 +91,9 @@ class Claim:
     credentials: Credentials
     """The first credentials of the run; later ones live in `ClaimedRun`."""
     task: TaskDefinition
+    length: timedelta | None = None
+    """From the claim to its end, both by the Queue's clock: no claim is ours for longer, whatever time it is here. None
+    where the Queue does not say when the run began."""
 
     def __str__(self) -> str:
         return f"{self.task_id}/{self.run_id}"
@@ -224,11 +227,31 @@ def parse_claim(document: Mapping[str, Json], identity: WorkerIdentity) -> Claim
     # 2. It is us: a claim that was meant for another worker is none that we may work on.
     if worker != identity:
         raise ValueError(f"the claim is for {worker}, this worker is {identity}")
+    taken_until = _time(document, "takenUntil")
     return Claim(
         task_id=task_id,
         run_id=run_id,
         worker=worker,
-        taken_until=_time(document, "takenUntil"),
+        taken_until=taken_until,
         credentials=parse_credentials(_object(document, "credentials")),
         task=task,
+        length=_length(_object(document, "status"), run_id, taken_until),
     )
+
+
+def _length(status: Mapping[str, Json], run_id: RunId, taken_until: datetime) -> timedelta | None:
+    """Find out how long a claim is that was just made. What is not there, or is no sense, bounds nothing."""
+    match status.get("runs"):
+        case list(runs) if len(runs) > run_id:
+            pass
+        case _:
+            return None
+    match runs[run_id]:
+        case {"started": str(started)}:
+            try:
+                length = taken_until - parse_time(started)
+            except ValueError:
+                return None
+            return length if length > timedelta(0) else None
+        case _:
+            return None

@@ -51,7 +51,7 @@ def a_claim_answer(
         "extra": {},
     }
     return {
-        "status": {"taskId": task_id},
+        "status": {"taskId": task_id, "runs": [{"runId": 0, "state": "running", "started": now.isoformat()}]},
         "runId": 0,
         "workerGroup": IDENTITY.worker_group,
         "workerId": IDENTITY.worker_id,

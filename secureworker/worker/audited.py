@@ -172,7 +172,7 @@ class AuditedQueue:
         """
         await self.audit.check()
         runs = await self.queue.claim(count)
-        leases = [Lease(self.clock, run.taken_until) for run in runs]
+        leases = [Lease(self.clock, run.taken_until, run.claim.length) for run in runs]
         return tuple([await self._claimed(run, lease) for run, lease in zip(runs, leases, strict=True)])
 
     async def _claimed(self, run: ClaimedRun, lease: Lease) -> ClaimedRun:

@@ -133,7 +133,7 @@ async def run_claim(run: ClaimedRun, tools: Tools, shutdown: Shutdown, unwanted:
         shutdown: what may end it.
         unwanted: where given, why the run goes back to the Queue without being looked at.
     """
-    lease = run.lease if isinstance(run, AuditedRun) else Lease(tools.clock, run.taken_until)
+    lease = run.lease if isinstance(run, AuditedRun) else Lease(tools.clock, run.taken_until, run.claim.length)
     task_id, run_id = run.claim.task_id, run.claim.run_id
     progress = Progress(task_id, run_id, tools.watcher)
     tools.watcher.saw(Claimed(task_id, run_id, run.claim.task.name, run.claim.task.created))

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from secureworker.core.claim import (
     MAX_NESTING,
     Credentials,
+    Json,
     Secret,
     nesting,
     parse_claim,
@@ -199,3 +200,23 @@ def test_secrets_are_compared_by_value() -> None:
     assert Secret("x") != "x"
     assert len({Secret("x"), Secret("x")}) == 1
     assert Secret("x").reveal() == "x"
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds"),
+    [
+        ([{"started": "2026-01-31T11:59:59.000Z"}], 1201),
+        ([{"started": "2026-01-31T13:59:59.000Z"}], None),
+        ([{"started": "yesterday"}], None),
+        ([{"started": 7}], None),
+        ([{}], None),
+        ([], None),
+        ("none", None),
+        (None, None),
+    ],
+)
+def test_how_long_a_claim_is_bounds_nothing_where_the_queue_does_not_say_it(runs: Json, seconds: int | None) -> None:
+    answer = a_claim_answer()
+    answer["status"] = {"taskId": TASK_ID, "runs": runs}
+    length = parse_claim(answer, IDENTITY).length
+    assert length == (None if seconds is None else timedelta(seconds=seconds))

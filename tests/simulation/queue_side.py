@@ -62,7 +62,9 @@ class SimulatedRun(FakeRun):
         self._heard = taken_until
         now = self.fate.now()
         left = (taken_until - self._clocks.queue.now()).total_seconds()
-        self.record.leases.append((now, now + left - self._clocks.worker_is_ahead, now + left))
+        # A worker whose clock is behind knows how long claims last, and takes none for longer.
+        own = min(left - self._clocks.worker_is_ahead, self._claim_seconds)
+        self.record.leases.append((now, now + own, now + left))
 
     async def reclaim(self) -> datetime:
         """Renew."""
@@ -173,6 +175,8 @@ class SimulatedQueue(FakeQueue):
 
     def _claim_of(self, task_id: str, run_id: int) -> Claim:
         answer = a_claim_answer(self.clocks.queue, task_id, self.claim_seconds, **self.tasks[task_id])
+        status: Any = answer["status"]
+        status["runs"] *= run_id + 1
         return parse_claim({**answer, "runId": run_id}, IDENTITY)
 
     async def claim(self, count: int) -> tuple[FakeRun, ...]:

@@ -131,6 +131,21 @@ def test_a_jump_of_the_wall_clock_neither_ends_nor_keeps_a_claim(jump: timedelta
     assert before == after == pytest.approx(1200)
 
 
+@pytest.mark.parametrize("behind", [timedelta(0), timedelta(seconds=3), timedelta(hours=5), timedelta(days=400)])
+def test_a_clock_that_is_behind_makes_no_claim_longer_than_the_queue_makes_them(behind: timedelta) -> None:
+    async def scenario() -> tuple[float, float]:
+        clock = FakeClock()
+        run = FakeRun(a_claim(clock), clock)
+        clock.jumped = -behind
+        lease = Lease(clock, run.taken_until, run.claim.length)
+        first = lease.remaining()
+        await clock.sleep(600)
+        lease.renew(run.taken_until + timedelta(seconds=600))
+        return first, lease.remaining()
+
+    assert run_virtual(scenario()) == pytest.approx((1200, 1200), abs=0.1)
+
+
 @pytest.mark.parametrize(
     "text",
     [
