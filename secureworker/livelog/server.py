@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from secureworker.livelog import wire
@@ -201,6 +201,9 @@ class LogServer:
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method != "GET":
             return _said(405, "only GET is answered here\n", {"Allow": "GET"})
+        if request.version < HttpVersion11:
+            # No chunks: nobody could tell a log's end from a connection's.
+            return _said(505, "a log is read by HTTP/1.1\n")
         path = _PATH.fullmatch(request.raw_path)
         with self._logs.reader(path[1] if path else "") as shown:
             if shown is None:

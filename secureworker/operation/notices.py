@@ -9,6 +9,7 @@ from collections.abc import MutableMapping
 from typing import Final, NoReturn, final
 
 from secureworker.core.happening import Claimed, Happening, Phase, PhaseEntered, State, StateEntered
+from secureworker.host.sanitise import sanitise_line
 from secureworker.operation.heart import Heart
 from secureworker.ports import Clock
 
@@ -94,8 +95,8 @@ class Announcer:
     def _line(self) -> str:
         runs = f"{self._running} run{'' if self._running == 1 else 's'}"
         line = f"{self._entered.state.value}, {runs}"
-        # One line: what is in an error may be of anywhere.
-        why = " ".join(self._entered.why.split())
+        # One line, and text that can be encoded: what is in an error may be of anywhere.
+        why = sanitise_line(" ".join(self._entered.why.split()))
         return (f"{line}: {why}" if why else line)[:_LONGEST]
 
 

@@ -233,6 +233,7 @@ async def test_who_never_finishes_a_handshake_is_counted_and_takes_no_more_than_
         b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000 + b"\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
+        f"GET {PATH} HTTP/1.0\r\n\r\n".encode(),
         b"POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n",
     ],
 )

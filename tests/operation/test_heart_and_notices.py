@@ -137,6 +137,12 @@ def test_the_status_line_says_what_the_worker_is_at(manager: Manager) -> None:
     assert len(told[3]) < 600
 
 
+def test_no_error_keeps_the_service_manager_from_being_told(manager: Manager) -> None:
+    # JSON may hold half of a character, which no encoding has, and a NUL, at which systemd drops a notice.
+    Announcer(Notices(manager.address)).saw(StateEntered(State.UNANSWERED, "500: \ud800\x00\x1b[2J"))
+    assert manager.told() == ["STATUS=unanswered, 0 runs: 500: \\ud800\\x00\\x1b[2J"]
+
+
 # The heart
 
 
