@@ -93,6 +93,7 @@ class ClaimLoop:
             listening = (
                 background.create_task(self._shutdown.listen(events)),
                 background.create_task(self._shutdown.let_drain_time_pass()),
+                background.create_task(self._say_that_it_drains()),
             )
             # Let what was asked for during the start be heard before the first claim.
             await asyncio.sleep(0)
@@ -105,6 +106,11 @@ class ClaimLoop:
         if self._shutdown.reason:
             return Ended(self._shutdown.reason, self._claimed, self._fault)
         return Ended(f"all {self._claimed} tasks that were asked for are done", self._claimed, self._mending.error)
+
+    async def _say_that_it_drains(self) -> None:
+        """Show it at once: the claim loop hears of it when a run ends, or an answer comes."""
+        await self._shutdown.no_more_claims()
+        self._enter(State.DRAINING, self._shutdown.reason)
 
     async def _claim_until_told(self, runs: asyncio.TaskGroup) -> None:
         while not self._shutdown.begun and self._claimed != self._tasks:

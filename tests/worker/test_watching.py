@@ -93,6 +93,29 @@ def test_a_hindered_worker_claims_nothing_says_why_once_and_goes_on_by_itself(ca
     ]
 
 
+def test_a_full_worker_that_is_told_to_end_shows_that_it_drains_while_its_run_goes_on() -> None:
+    async def check() -> None:
+        world = World(drain_seconds=600)
+        world.sandbox.seconds = 300
+        world.queue.add(world.a_run())
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(world.loop().serve(world.events))
+            await world.clock.sleep(60)
+            assert _states(world)[-1] == StateEntered(State.FULL)
+            world.events.ask("stop")
+            await world.clock.sleep(1)
+            assert _states(world)[-1] == StateEntered(State.DRAINING, "the operator asked to stop")
+            assert not any(isinstance(each, Resolved) for each in world.watcher.seen)
+            await serving
+        assert [each.state for each in _states(world)][-2:] == [State.DRAINING, State.ENDED]
+
+    run_virtual(check())
+
+
+def _states(world: World) -> list[StateEntered]:
+    return [each for each in world.watcher.seen if isinstance(each, StateEntered)]
+
+
 class _Broken:
     def saw(self, _: Happening) -> NoReturn:
         raise RuntimeError("a watcher's own fault")
