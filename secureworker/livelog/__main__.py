@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 SHOWER_UID: Final = 1_899_999_998
 """Nobody's, as the signer's is, and another one: beyond the ids of scripts and of distributions' users."""
 MOST_DESCRIPTORS: Final = 512
+NICENESS: Final = 10
 
 
 def main() -> int:
@@ -64,6 +65,8 @@ async def _show(channel: socket.socket, listener: socket.socket, certificate: in
         confine.become(uid, uid)
     confine.keep_memory_private()
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_DESCRIPTORS, MOST_DESCRIPTORS))
+    # Handshakes cost strangers nothing and this host a millisecond each: the worker comes first.
+    os.nice(NICENESS)
     confine.filter_system_calls()
     # 3. and 4.
     logs = Logs()

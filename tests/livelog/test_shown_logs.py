@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from secureworker.core.errors import HostError, SettingsError
-from secureworker.livelog.__main__ import MOST_DESCRIPTORS
+from secureworker.livelog.__main__ import MOST_DESCRIPTORS, NICENESS
 from secureworker.livelog.settings import LiveLogSettings, read_place, read_url
 from secureworker.livelog.showing import ShownLogs, shown_logs
 from tests.livelog.reading import SECONDS, Pair, Reader, read
@@ -158,6 +158,10 @@ async def test_where_no_process_can_be_started_that_is_an_error_of_this_host(sho
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     await shown.show(RUN, str(log))
+
+
+async def test_what_strangers_have_it_do_comes_after_what_the_worker_does(shown: ShownLogs) -> None:
+    assert os.getpriority(os.PRIO_PROCESS, pid_of(shown)) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 async def test_more_logs_than_it_has_descriptors_leave_those_that_are_shown(
