@@ -9,9 +9,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.end_to_end.daemon import Here, Worker, a_queue, eventually
+from tests.end_to_end.test_live_log import located, options, showing
+from tests.livelog.reading import Pair
 from tests.sandbox import ordinary
 
 pytestmark = pytest.mark.sandbox
@@ -174,3 +177,33 @@ async def test_a_secret_lent_by_an_ordinary_users_worker_is_gone_with_the_worker
 
 def found_in(directory: Path, text: str) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and text.strip().encode() in path.read_bytes()]
+
+
+async def test_what_shows_the_logs_of_an_ordinary_users_worker_is_another_user_and_cannot_read_the_key(
+    directory: Path, unused_tcp_port: int
+) -> None:
+    async with a_queue(directory) as here:
+        (directory / "tls").mkdir(mode=0o700)
+        pair = Pair.make(directory / "tls")
+        policy = directory / "policy.yml"
+        limits = "{run-time: 10m, memory: 64MiB, processes: 16, disk: 1MiB, files: 100}"
+        policy.write_text(policy.read_text().replace(limits, "none") + "    live-log: true\n")
+        (directory / "state").mkdir(mode=0o711)
+        owned = ("policy.yml", "key", "credentials.json", "sleeper", "state", ".", "tls", pair.certificate, pair.key)
+        for path in owned:
+            os.chown(directory / path, ordinary.UID, ordinary.UID)
+        worker = await start(here, *options(pair, unused_tcp_port))
+        task = await here.create({"seconds": 600, "code": 0})
+        url = await eventually(lambda: located(here, task), f"the live log's artifact; {worker.log}")
+        await here.begun(worker, task)
+        (shower,) = showing(worker.process.pid)
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{shower}/status").read_text().splitlines())
+        assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(ordinary.FIRST + ordinary.COUNT - 2)}
+        assert (status["Groups"].strip(), int(status["CapPrm"], 16), status["Threads"]) == ("", 0, "1")
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        assert pair.key.stat().st_mode & 0o077 == 0
+        async with aiohttp.ClientSession() as session, session.get(url, ssl=pair.authority.client()) as answer:
+            assert b"[taskcluster" in await answer.content.readany()
+        worker.signal(signal.SIGKILL)
+        await worker.exit_code()
+        await eventually(lambda: not Path(f"/proc/{shower}").exists(), "the end of what shows logs")
