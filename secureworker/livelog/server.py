@@ -250,14 +250,17 @@ class LogServer:
 
 
 def _strangers() -> logging.Logger:
-    """Give a log of errors, in which the nonsense of strangers is none: they could fill the disk with it."""
+    """Give a log of errors, in which the nonsense of strangers is none: they could fill the disk with it.
+
+    Nor is a reader that leaves. That is how reading a log mostly ends, and nobody is to be called for it.
+    """
     log = logger.getChild("strangers")
     log.addFilter(_not_of_strangers)
     return log
 
 
 def _not_of_strangers(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
 
 def _abort(request: web.BaseRequest) -> None:

@@ -63,8 +63,11 @@ class ShownLogs:
         """Say that nothing more is written to a run's log; tell whether it was shown. Once is enough."""
         digest = self._shown.pop(run, None)
         if digest and self._process is not None:
-            with suppress(OSError):
+            try:
                 wire.send(self._process.channel, wire.End(digest))
+            except OSError:
+                # It has taken nothing for hundreds of messages, and would show this log for ever: another one is better.
+                self._process.child.kill()
         return digest is not None
 
     async def start(self) -> None:

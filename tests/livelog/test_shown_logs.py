@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,24 @@ async def test_where_no_process_can_be_started_that_is_an_error_of_this_host(sho
 
 async def test_what_strangers_have_it_do_comes_after_what_the_worker_does(shown: ShownLogs) -> None:
     assert os.getpriority(os.PRIO_PROCESS, pid_of(shown)) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+
+async def test_a_process_that_takes_nothing_any_more_is_replaced_and_nobody_waits_for_it(
+    shown: ShownLogs, pair: Pair, log: Path
+) -> None:
+    stopped = pid_of(shown)
+    os.kill(stopped, signal.SIGSTOP)
+    number = 0
+    async with asyncio.timeout(SECONDS):
+        while pid_of(shown) == stopped:
+            number += 1
+            with suppress(HostError):
+                await shown.show(f"{number}/0", str(log))
+            shown.ended(f"{number}/0")
+    log.write_bytes(b"a line\n")
+    address = await shown.show(RUN, str(log))
+    shown.ended(RUN)
+    assert (await read(port_of(shown), pair, path_of(address)))[1] == b"a line\n"
 
 
 async def test_more_logs_than_it_has_descriptors_leave_those_that_are_shown(
