@@ -1,8 +1,11 @@
 """Files and trees that a script may have made as it liked."""
 
+import errno
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -57,6 +60,31 @@ def test_a_tree_with_modes_links_and_odd_files_is_removed_and_nothing_outside(tr
     files.remove_tree(str(tree))
     assert [path.name for path in tmp_path.iterdir()] == ["outside"]
     assert (outside / "file").read_text() == "stays"
+
+
+REMOVING = """
+import sys
+from secureworker.host import files
+try:
+    files.remove_tree(sys.argv[1])
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("content", ["stays", None])
+def test_what_is_mounted_within_a_tree_is_an_error_and_stays(tree: Path, tmp_path: Path, content: str | None) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tree / "mounted").mkdir()
+    if content is not None:
+        (outside / "file").write_text(content)
+    within = f'mount --bind {outside} {tree}/mounted && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", within, "sh", sys.executable, "-c", REMOVING, str(tree)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"OSError {errno.EBUSY}\n"
+    assert [path.name for path in outside.iterdir()] == ([] if content is None else ["file"])
 
 
 def test_removing_nothing_a_file_or_a_link_is_fine(tmp_path: Path) -> None:
