@@ -68,6 +68,7 @@ class Life:
         # Task ids may begin with a dash, which would be an option to the runtime.
         self._name = f"run-{plan.task_id}.{plan.run_id}"
         self._stops = 0
+        self._reaped = False
         self._deadline: float | None = None
         self._waking = threading.Lock()
         self._wake: int | None = None
@@ -111,7 +112,7 @@ class Life:
         pid = self._create(stack, group, writing)
         pidfd = os.pidfd_open(pid)
         stack.callback(os.close, pidfd)
-        stack.callback(_reap, pidfd)
+        stack.callback(self._reap, pidfd)
         self._check(pid, bundle, network, group)
         return self._run(bundle, group, pid, pidfd, reading)
 
@@ -155,7 +156,7 @@ class Life:
 
     def _create(self, stack: ExitStack, group: Group, writing: int) -> int:
         containers, where = self._engine.containers, self._workspace.bundle
-        stack.callback(containers.delete, self._name, where)
+        stack.callback(self._forget, group)
         # Whatever create leaves behind, also if it fails half-way, is in the group, and dies first of all.
         stack.callback(group.kill)
         enter = () if containers.runtime.places_itself else group.procs_files()
@@ -164,6 +165,26 @@ class Life:
         finally:
             # Or the pipe would never come to its end.
             os.close(writing)
+
+    def _reap(self, pidfd: int) -> None:
+        """Kill the init and wait for it, with all that is in its pid namespace. Fine if that was done before."""
+        _signal(pidfd, signal.SIGKILL)
+        # By descriptor: the number may be another process's by now.
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        self._reaped = True
+
+    def _forget(self, group: Group) -> None:
+        """Take the container out of the runtime's books.
+
+        The runtime itself costs as much as a start, and has nothing left to do where all is seen to be dead: the init,
+        whose pid namespace the kernel has emptied before it could be reaped, and whatever was in the group.
+        """
+        containers = self._engine.containers
+        if self._reaped and not group.pids():
+            containers.forget(self._name)
+        else:
+            containers.delete(self._name, self._workspace.bundle)
 
     def _check(self, pid: int, bundle: Bundle, network: int, group: Group) -> None:
         paths = {"": group.path} if group.version is Version.V2 else dict(group.paths)
@@ -279,11 +300,3 @@ def _status(pidfd: int) -> ExitStatus:
         return KilledBySignal(result.si_status)
     number = result.si_status - _SHELL_SIGNAL
     return KilledBySignal(number) if number in signal.valid_signals() else ExitCode(result.si_status)
-
-
-def _reap(pidfd: int) -> None:
-    """Kill the init and wait for it, with all that is in its pid namespace. Fine if that was done before."""
-    _signal(pidfd, signal.SIGKILL)
-    # By descriptor: the number may be another process's by now.
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
