@@ -51,7 +51,7 @@ class ShownLogs:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                wire.send(process.channel, wire.Show(digest, descriptor))
+                process.tell(wire.Show(digest, descriptor))
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -63,11 +63,8 @@ class ShownLogs:
         """Say that nothing more is written to a run's log; tell whether it was shown. Once is enough."""
         digest = self._shown.pop(run, None)
         if digest and self._process is not None:
-            try:
-                wire.send(self._process.channel, wire.End(digest))
-            except OSError:
-                # It has taken nothing for hundreds of messages, and would show this log for ever: another one is better.
-                self._process.child.kill()
+            with suppress(OSError):
+                self._process.tell(wire.End(digest))
         return digest is not None
 
     async def start(self) -> None:
@@ -111,6 +108,19 @@ class _Process:
     channel: socket.socket
     pair: tuple[object, ...]
     """What certificate and key were, to see that they are others now."""
+
+    def tell(self, message: wire.Message) -> None:
+        """Send it a message, without waiting.
+
+        Raises:
+            OSError: it is gone, or is now: it has taken nothing for hundreds of messages, and would show for ever what
+                it was not told the end of.
+        """
+        try:
+            wire.send(self.channel, message)
+        except OSError:
+            self.child.kill()
+            raise
 
     def end(self) -> None:
         """End it, and wait for that."""

@@ -177,6 +177,7 @@ async def test_a_process_that_takes_nothing_any_more_is_replaced_and_nobody_wait
             with suppress(HostError):
                 await shown.show(f"{number}/0", str(log))
             shown.ended(f"{number}/0")
+            await asyncio.sleep(0)
     log.write_bytes(b"a line\n")
     address = await shown.show(RUN, str(log))
     shown.ended(RUN)
