@@ -240,6 +240,15 @@ class _Builder:
         return keys
 
 
+def _advice(problem: str) -> str:
+    """Say in a person's words what the parser's mostly come of."""
+    if "\\t" in problem:
+        return "; indent by spaces"
+    if "<block end>" in problem or "mapping values are not allowed" in problem:
+        return "; a line here, or above, is indented too far or too little"
+    return ""
+
+
 def parse_yaml(text: str, name: str) -> Document:
     """Read YAML.
 
@@ -254,7 +263,8 @@ def parse_yaml(text: str, name: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        raise BadDocument((f"{name}:{line}: not YAML: {error.problem or error.context}",)) from error
+        problem = error.problem or error.context or ""
+        raise BadDocument((f"{name}:{line}: not YAML: {problem}{_advice(problem)}",)) from error
     except (YAMLError, ValueError) as error:
         if isinstance(error, BadDocument):
             raise

@@ -72,6 +72,15 @@ def test_merged_keys_come_after_a_mappings_own_and_in_order() -> None:
         ("", "f.yml: it is empty"),
         ("a: 1\nb: 2\na: 3", "f.yml:3: a: this key is here twice, first in line 1; keep one"),
         ("a: [1", "f.yml:1: not YAML"),
+        (
+            "a:\n  b: 1\n   c: 2",
+            "f.yml:3: not YAML: mapping values are not allowed here; a line here, or above, is inde",
+        ),
+        (
+            "a:\n  b:\n    - 1\n   c: 2",
+            "f.yml:4: not YAML: expected <block end>, but found '<block mapping start>'; a line here, or above",
+        ),
+        ("a:\n\tb: 1", "f.yml:2: not YAML: found character '\\t' that cannot start any token; indent by spaces"),
         ("a: \x00", "f.yml: not YAML"),
         ("a: &x [*x]", "f.yml:1: the alias *x stands for nothing"),
         ("a: *x", "f.yml:1: the alias *x stands for nothing"),
