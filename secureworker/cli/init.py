@@ -201,13 +201,14 @@ def _steps(worker: "Worker", units: str | None) -> tuple[tuple[str, str], ...]:
         (f"Write the policy: {worker.path('policy.yml')} is a beginning.", _check_command(worker)),
         (f"Have a Taskcluster client made with exactly these scopes: {scopes}", ""),
         (
-            f'Put {{"clientId": "…", "accessToken": "…"}} into {credentials}, by standard input, not by an argument:',
+            f'Put {{"clientId": "…", "accessToken": "…"}} into {credentials}, by this command\'s input (end: Ctrl-D):',
             put,
         ),
-        ("Give the public key to those who verify:", f"secureworker keys show {worker.path('signing.key.pub')}"),
+        ("Give the public key to those who verify:", f"{_program()} keys show {worker.path('signing.key.pub')}"),
     ]
     if not worker.units:
-        run = f"set -a; . {worker.path('worker.env')}; set +a; exec {_program()} run"
+        # In a subshell: typed as it is, it must not end the shell that it is typed in.
+        run = f"(set -a; . {worker.path('worker.env')}; exec {_program()} run)"
         return (*steps, ("Start the worker, with the settings as its environment:", run))
     if _program().startswith(_UNSEEN):
         steps.append((f"Install the program elsewhere: units do not see {_program()} (ProtectHome=).", ""))

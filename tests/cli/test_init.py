@@ -62,6 +62,8 @@ def test_what_is_written_is_valid_and_the_next_steps_name_the_scopes_and_where_c
     assert "queue:claim-work:releng-hardened/release queue:worker-id:dc1/signer-1" in done.output
     assert f"install -m 0600 /dev/stdin {place}/taskcluster.json" in done.output
     assert "The policy is valid, and this host can sandbox scripts." in done.output
+    assert f"(set -a; . {place}/worker.env; exec {host.program()} run)" in done.output
+    assert f"{host.program()} keys show {place}/signing.key.pub" in done.output
     assert "accessToken" not in (place / "worker.env").read_text()
 
 
