@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EXIT_HINDERED: Final = 1
 EXIT_NOT_RUNNING: Final = 3
+_UNBROKEN: Final = 160
+"""Columns where the output is no terminal: digests stay whole, for who greps or copies them."""
 _NOT_WORKING: Final = frozenset({"hindered", "unanswered", "ended"})
 
 
@@ -101,7 +103,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
 
     from secureworker.operation.view_table import print_to
 
-    print_to(Console(), document)
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    print_to(Console(width=None if told else _UNBROKEN), document)
 
 
 def _watch(place: "Place", every: float, *, as_json: bool) -> int:

@@ -90,6 +90,18 @@ def test_the_exit_code_says_whether_the_worker_works(answering: Answering, state
     assert "this is why" in told.output
 
 
+def test_a_digest_is_not_broken_where_the_output_is_no_terminal(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    place = str(answering(with_state("full", why="")))
+    told = run("--state-dir", place)
+    assert f"sha256:{EXAMPLE['policy']['sha256']} since" in told.output
+    monkeypatch.setenv("COLUMNS", "40")
+    told = run("--state-dir", place)
+    assert max(map(len, told.output.splitlines())) <= 40
+
+
 def test_the_document_is_printed_as_it_came(answering: Answering) -> None:
     told = run("--json", "--socket", str(answering(http(json.dumps(EXAMPLE).encode())) / "status.sock"))
     assert told.exit_code == 0
