@@ -45,7 +45,8 @@ class Reloading:
         try:
             found = await asyncio.to_thread(self.load)
         except SecureworkerError as error:
-            logger.error("the policy cannot be used, so the old one stays: %s", error)  # noqa: TRY400 - says it all
+            for problem in str(error).splitlines():
+                logger.error("the policy cannot be used, so the old one stays: %s", problem)  # noqa: TRY400 - says it all
             return False
         if (found.root_url, found.worker_pool) != (self.policy.root_url, self.policy.worker_pool):
             logger.error(

@@ -74,6 +74,20 @@ async def test_only_another_policy_for_the_same_pool_is_gone_on_with(tmp_path: P
     assert reloading.policy.sha256 != first.sha256
 
 
+async def test_each_problem_of_a_policy_that_is_read_again_is_a_line_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path)
+    reloading = Reloading(load(path), lambda: load(path), Notices())
+    write(tmp_path, TEXT.replace("version: 1", "version: 2\nversoin: 1"))
+    assert not await reloading.again()
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2
+    for line in said:
+        assert line.startswith(f"the policy cannot be used, so the old one stays: {path}:")
+        assert "\n" not in line
+
+
 async def test_another_schema_makes_another_policy(tmp_path: Path) -> None:
     path = write(tmp_path, TEXT.replace("{type: object}", "{$ref: payload.json}"))
     schema = tmp_path / "payload.json"
