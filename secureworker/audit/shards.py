@@ -126,7 +126,8 @@ def trusted_checkpoint(note: bytes, shard: int, origin: str, keys: tuple[LogKey,
             reasons.append(str(error))
     raise AuditError(
         f"the checkpoint {checkpoint_file(shard)} of the audit log is not its own: {reasons[0]}; "
-        "it was replaced, or the key is another one than the log was begun with"
+        "it was replaced, or the key is another one than the log was begun with "
+        "(after a change of keys, name the old one as well)"
     )
 
 

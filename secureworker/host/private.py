@@ -36,6 +36,10 @@ def read_private(path: str, what: str, *, most_bytes: int, group_may_read: bool 
     """
     try:
         descriptor = os.open(path, _READ)
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"{what} {path} cannot be read: {error.strerror}; put it there, with mode 0600, or say where it is"
+        ) from error
     except OSError as error:
         raise SettingsError(f"{what} {path} cannot be read: {error.strerror}") from error
     try:

@@ -66,7 +66,9 @@ def test_what_is_no_plain_file_is_refused_without_waiting_for_it(tmp_path: Path,
         path.mkdir(mode=0o700)
     if kind == "fifo":
         os.mkfifo(path, 0o600)
-    with pytest.raises(SettingsError, match=r"no regular file|cannot be read: No such file"):
+    with pytest.raises(
+        SettingsError, match=r"no regular file|cannot be read: No such file or directory; put it there, with mode 0600"
+    ):
         read(path)
 
 
