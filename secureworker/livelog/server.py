@@ -177,6 +177,9 @@ class LogServer:
             )
         except (OSError, TimeoutError) as error:
             logger.debug("a handshake failed: %s", type(error).__name__)
+        except Exception:
+            # A defect, met by bytes that a stranger chose: others go on reading.
+            logger.exception("a handshake ended by an error of our own")
         finally:
             self._greeted -= 1
 
