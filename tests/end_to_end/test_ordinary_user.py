@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.end_to_end.daemon import Here, Worker, a_queue, eventually
-from tests.end_to_end.test_live_log import located, options, showing
+from tests.end_to_end.test_live_log import ended, located, options, showing
 from tests.livelog.reading import Pair
 from tests.sandbox import ordinary
 
@@ -206,4 +206,4 @@ async def test_what_shows_the_logs_of_an_ordinary_users_worker_is_another_user_a
             assert b"[taskcluster" in await answer.content.readany()
         worker.signal(signal.SIGKILL)
         await worker.exit_code()
-        await eventually(lambda: not Path(f"/proc/{shower}").exists(), "the end of what shows logs")
+        await eventually(lambda: ended(shower), "the end of what shows logs")
