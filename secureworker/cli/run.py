@@ -92,7 +92,8 @@ Examples:
     "--retired-key",
     "retired_keys",
     multiple=True,
-    envvar="SECUREWORKER_RETIRED_KEYS",
+    # The first is the option's own name, as for every other option; the second was the only one once.
+    envvar=["SECUREWORKER_RETIRED_KEY", "SECUREWORKER_RETIRED_KEYS"],
     metavar="PUB",
     help="The public half of a key that --key has taken the place of; may be repeated. The audit log goes on.",
 )

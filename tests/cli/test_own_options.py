@@ -151,3 +151,12 @@ def test_no_option_overlooks_what_the_workers_credentials_should_not_be_able_to_
     names = {name for option in command.params for name in option.opts}
     assert "--credentials-file" in names
     assert not [name for name in names for word in ("surplus", "scope", "allow", "insecure", "force") if word in name]
+
+
+@pytest.mark.parametrize(
+    "option", [each for each in command.params if each.envvar], ids=lambda option: str(option.name)
+)
+def test_the_variable_of_an_option_has_the_options_name(option: click.Parameter) -> None:
+    names = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    flag = max(option.opts, key=len).removeprefix("--")
+    assert names[0] == f"SECUREWORKER_{flag.replace('-', '_').upper()}"
