@@ -3,7 +3,9 @@
 import http.client
 import json
 import socket
+import threading
 import urllib.parse
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +14,9 @@ from secureworker.host.sanitise import sanitise_line
 from secureworker.host.sockets import connected
 
 ANSWER_SECONDS: Final = 10.0
+"""Without a byte."""
+WHOLE_SECONDS: Final = 30.0
+"""For all of an answer: who sends a byte now and then would else hold the command for ever."""
 ANSWER_BYTES: Final = 8 * 1024 * 1024
 _PATH: Final = "/status.json"
 _MOST_WHY: Final = 300
@@ -58,8 +63,13 @@ class _Connection(http.client.HTTPConnection):
         else:
             super().connect()
 
+    def give_up(self) -> None:
+        """End the exchange from another thread: who waits for a byte finds the end."""
+        with suppress(OSError, AttributeError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
-def fetch(place: Place) -> dict[str, Any]:
+
+def fetch(place: Place, whole_seconds: float = WHOLE_SECONDS) -> dict[str, Any]:
     """Give the status document, as it came: nothing in it is known to be right.
 
     Raises:
@@ -67,6 +77,9 @@ def fetch(place: Place) -> dict[str, Any]:
         NoStatus: what answers is not a JSON object.
     """
     connection = _Connection(place)
+    patience = threading.Timer(whole_seconds, connection.give_up)
+    patience.daemon = True
+    patience.start()
     try:
         connection.request("GET", _PATH)
         answer = connection.getresponse()
@@ -86,6 +99,7 @@ def fetch(place: Place) -> dict[str, Any]:
         why = sanitise_line(cut(str(error), _MOST_WHY))
         raise NotRunning(f"the worker at {place} does not answer: {type(error).__name__}: {why}") from error
     finally:
+        patience.cancel()
         connection.close()
     if answer.status != http.client.OK or len(body) > ANSWER_BYTES:
         raise NoStatus(f"what answers at {place} is no worker: it says {answer.status}")

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from secureworker.cli.main import cli
-from secureworker.operation.view_fetch import ANSWER_BYTES, Place, parse_url
+from secureworker.operation.view_fetch import ANSWER_BYTES, NotRunning, Place, fetch, parse_url
 from secureworker.policyfile.load import read_schema
 
 EXAMPLE: dict[str, Any] = read_schema("status")["examples"][0]
@@ -238,3 +238,28 @@ def test_on_a_terminal_too(tmp_path: Path) -> None:
             shown += os.read(ours, 65536)
         assert interrupted(process) == 0
     os.close(ours)
+
+
+def test_an_answer_that_comes_a_byte_now_and_then_is_given_up_on(tmp_path: Path) -> None:
+    over = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "status.sock"))
+        listener.listen()
+
+        def drip() -> None:
+            channel, _ = listener.accept()
+            with channel:
+                try:
+                    while not over.wait(0.01):
+                        channel.sendall(b"H")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(NotRunning, match="does not answer"):
+                fetch(Place(path=str(tmp_path / "status.sock")), whole_seconds=0.3)
+        finally:
+            over.set()
+            thread.join()
