@@ -39,7 +39,7 @@ from secureworker.host.readiness import readiness
 from secureworker.host.userns import set_aside
 from secureworker.signing import wire
 from secureworker.signing.desk import Bounds, SignedRuns
-from secureworker.signing.keyuris import OVER_NETWORK, load_key, scheme_of
+from secureworker.signing.keyuris import OVER_NETWORK, import_for, load_key, scheme_of
 from secureworker.signing.process import Server, StopSignals, describe_error, listen, requests
 from secureworker.signing.publickeys import Key, PublicKey, parse_public_key
 
@@ -199,6 +199,7 @@ def _prepare(
     place = open_place(settings.audit_log)
     moments = SystemMoments()
     # Python itself may lie where only who started us can read it: what it loads late is loaded now.
+    import_for(settings.key)
     for encoding in ("ascii", "latin-1", "utf-16be"):
         codecs.lookup(encoding)
     # 2. and 3.

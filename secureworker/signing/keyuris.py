@@ -36,6 +36,24 @@ def scheme_of(uri: str) -> str:
     return scheme
 
 
+def import_for(uri: str) -> None:
+    """Import what reading the key takes: who becomes another user first may not be able to afterwards.
+
+    Raises:
+        KeyUnusable: the URI has no scheme that is known here.
+    """
+    # Of every scheme: signatures that others make are verified with what our own keys are made of.
+    from secureworker.signing import keys  # noqa: F401 - imported for its own sake, as the others
+
+    match scheme_of(uri):
+        case "pkcs11":
+            from secureworker.signing import pkcs11  # noqa: F401
+        case "hv":
+            from secureworker.signing import vault  # noqa: F401
+        case _:
+            pass
+
+
 def load_key(uri: str, environ: Mapping[str, str] = os.environ) -> Key:
     """Read, or open, the private key that a URI names.
 

@@ -451,3 +451,18 @@ async def test_a_signer_whose_witness_does_not_keep_up_lets_nothing_begin_and_si
 def test_a_witness_that_cannot_be_required_is_said_to_be(tmp_path: Path, witness: dict[str, Any], why: str) -> None:
     with pytest.raises(SettingsError, match=why):
         read_settings(json.dumps(settings_for(tmp_path, witness=witness)).encode(), "signer.yml")
+
+
+@pytest.mark.parametrize("uri", ["file:/a", "credential:a", "pkcs11:token=a;object=b", "hv:a/1"])
+def test_what_a_key_takes_is_imported_before_its_reader_becomes_another_user(uri: str) -> None:
+    """Python may lie where only who started the signer can read it: as another user it could not load them."""
+    code = (
+        "import sys\n"
+        "from secureworker.signing.keyuris import import_for\n"
+        "assert 'cryptography' not in sys.modules\n"
+        f"import_for({uri!r})\n"
+        "assert 'cryptography.hazmat.primitives.asymmetric.ed25519' in sys.modules\n"
+        "assert 'cryptography.exceptions' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
