@@ -94,6 +94,17 @@ def test_what_is_no_checkpoint_of_this_log_is_refused(note: bytes, why: str) -> 
         open_checkpoint(note, KEY)
 
 
+def test_a_signature_has_one_spelling_only() -> None:
+    # 68 bytes leave four bits of the last character without a meaning.
+    line = NOTE.decode().removesuffix("=\n")
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = line[:-1] + alphabet[alphabet.index(line[-1]) + 1] + "=\n"
+    assert base64.b64decode(other.rpartition(" ")[2]) == base64.b64decode(NOTE.decode().rpartition(" ")[2])
+
+    with pytest.raises(BadNote, match="another form"):
+        open_checkpoint(other.encode(), KEY)
+
+
 def test_a_checkpoint_of_another_log_of_the_same_key_is_refused() -> None:
     other = Checkpoint("secureworker/test/2", 3, TREE.root)
 

@@ -208,8 +208,10 @@ async def test_a_policy_that_cannot_be_used_is_shown_as_an_error(here: Here) -> 
     async def told() -> Any:
         return [each for each in (await document(here))["errors"] if each["what"] == "error"]
 
-    (error,) = await eventually(told, f"the error; {worker.log}")
-    assert error["message"].startswith("the policy cannot be used, so the old one stays")
+    # A line for each problem, as at the start.
+    errors = await eventually(told, f"the errors; {worker.log}")
+    assert all(error["message"].startswith("the policy cannot be used, so the old one stays: ") for error in errors)
+    assert any("nonsense" in error["message"] for error in errors)
 
 
 async def test_where_no_worker_is_the_answer_is_3_and_what_to_do(here: Here) -> None:
