@@ -1,6 +1,6 @@
 """Tasks per second at capacity 1, 2, 4 and 8: scripts of 0 s and of 0.5 s, by a real worker.
 
-Run as root: `python benchmarks/capacity.py [--tasks N] [--capacities 1,4] [--seconds 0,0.5] [--runtime runc|crun]`.
+Run as root: `python -m benchmarks.capacity [--tasks N] [--capacities 1,4] [--seconds 0,0.5] [--runtime runc|crun]`.
 Prints a line for each; asserts nothing. The embedded queue is a process of its own. All tasks are pending before the
 worker starts; what is measured is from the first claim to the last resolution, both by the queue's clock.
 
@@ -10,26 +10,22 @@ its signer, its containers' runtimes and the scripts; beside it that of the queu
 
 import argparse
 import asyncio
-import hashlib
-import json
 import os
 import signal
 import sys
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import taskcluster
 import taskcluster.aio
 
+from benchmarks.deployment import POOL, Deployment
 from secureworker.core.claim import Secret
 from secureworker.localqueue.server import serve
 from secureworker.localqueue.settings import Settings, StaticClient
-from secureworker.signing.keys import create_signing_key
 
-POOL = "benchmark/capacity"
 WORKER = StaticClient("worker", Secret("w" * 44), (f"queue:claim-work:{POOL}", "queue:worker-id:bench/bench-1"))
 AUTHOR = StaticClient("author", Secret("a" * 44), ("*",))
 SCRIPT = """\
@@ -37,29 +33,12 @@ SCRIPT = """\
 seconds=$(sed -n 's/.*"seconds": \\([0-9.]*\\).*/\\1/p' task.json)
 [ "$seconds" = 0 ] || sleep "$seconds"
 """
-POLICY = """\
-version: 1
-root-url: {root_url}
-worker-pool: {pool}
-max-capacity: 32
-tasks:
-  scheduler-ids: ["-"]
-  project-ids: [none]
-  scopes: {{allow: ["project:benchmark:*"]}}
-  max-run-time: 1m
-scripts:
-  sleeper:
-    description: Sleeps as long as it is told.
-    command: [{script}]
-    pinned: {{{script}: {sha256}}}
-    payload: {{type: object, properties: {{seconds: {{type: number}}}}}}
-    limits: {{run-time: 1m, memory: 32MiB, processes: 8, disk: 1MiB, files: 100}}
-"""
 
 
 async def serve_queue() -> None:
     """Serve until this process is told to end."""
-    async with serve(Settings((WORKER, AUTHOR), hint_interval=0.0)) as running:
+    # A worker that is told to end waits for its poll: of 20 s each, most of the time would be spent so.
+    async with serve(Settings((WORKER, AUTHOR), hint_interval=0.0, long_poll=1.0)) as running:
         print(running.root_url, flush=True)
         told = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
@@ -86,47 +65,14 @@ def worker_ms(pid: int) -> float:
     )
 
 
-def prepare(directory: Path, root_url: str) -> list[str]:
-    directory.chmod(0o755)
-    script = directory / "sleeper"
-    script.write_text(SCRIPT)
-    script.chmod(0o755)
-    policy = directory / "policy.yml"
-    sha256 = hashlib.sha256(SCRIPT.encode()).hexdigest()
-    policy.write_text(POLICY.format(root_url=root_url, pool=POOL, script=script, sha256=sha256))
-    policy.chmod(0o644)
-    create_signing_key(str(directory / "key"))
-    credentials = directory / "credentials.json"
-    credentials.touch(mode=0o600)
-    credentials.write_text(json.dumps({"clientId": "worker", "accessToken": WORKER.access_token.reveal()}))
-    return [
-        *(sys.executable, "-m", "secureworker", "run", "--policy", str(policy)),
-        *("--worker-group", "bench", "--worker-id", "bench-1"),
-        *("--credentials-file", str(credentials), "--key", f"file:{directory / 'key'}"),
-        *("--state-dir", str(directory / "state")),
-    ]
-
-
-async def create(queue: Any, seconds: float) -> str:
-    now = datetime.now(UTC)
-    task_id = str(taskcluster.slugId())
-    metadata = {"name": "sleeper", "description": "", "owner": "a@example.com", "source": "https://example.com"}
-    task = {
-        "taskQueueId": POOL,
-        "created": now.isoformat(),
-        "deadline": (now + timedelta(hours=1)).isoformat(),
-        "payload": {"seconds": seconds},
-        "metadata": metadata,
-    }
-    await queue.createTask(task_id, task)
-    return task_id
-
-
-async def measure(queue: Any, queue_pid: int, argv: list[str], *, tasks: int, seconds: float) -> dict[str, float]:
+async def measure(
+    deployment: Deployment, queue_pid: int, argv: list[str], *, tasks: int, seconds: float
+) -> dict[str, float]:
     """Run a worker until it has done all tasks."""
-    created = [await create(queue, seconds) for _ in range(tasks)]
+    queue = deployment.queue
+    created = await deployment.create(tasks, seconds=seconds)
     queue_before = processor_ms(queue_pid)
-    place = Path(argv[argv.index("--state-dir") + 1]).with_name("worker.log")
+    place = deployment.directory / "worker.log"
     with place.open("wb") as log:
         process = await asyncio.create_subprocess_exec(*argv, stderr=log, stdout=log)
         before = 0.0
@@ -153,18 +99,19 @@ async def measure(queue: Any, queue_pid: int, argv: list[str], *, tasks: int, se
     return {"seconds": whole, "worker": used / tasks, "queue": served / tasks}
 
 
-async def burst(queue: Any, argv: list[str]) -> list[float]:
+async def burst(deployment: Deployment, argv: list[str]) -> list[float]:
     """Let four tasks come while a long poll for one place is on its way and the other three have become free.
 
     Returns:
         milliseconds from the creation of each to its claim.
     """
-    three = [await create(queue, 1.0) for _ in range(3)]
+    queue = deployment.queue
+    three = await deployment.create(3, seconds=1.0)
     process = await asyncio.create_subprocess_exec(*argv, "--capacity", "4", stderr=asyncio.subprocess.DEVNULL)
     try:
         for task_id in three:
             await ended_run(queue, task_id)
-        four = await asyncio.gather(*(create(queue, 0) for _ in range(4)))
+        four = await deployment.create(4, seconds=0)
         runs = [await ended_run(queue, task_id) for task_id in four]
     finally:
         process.send_signal(signal.SIGTERM)
@@ -185,23 +132,28 @@ async def ended_run(queue: Any, task_id: str) -> dict[str, Any]:
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    server = await asyncio.create_subprocess_exec(sys.executable, __file__, "--serve", stdout=asyncio.subprocess.PIPE)
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.capacity", "--serve"), stdout=asyncio.subprocess.PIPE
+    )
     assert server.stdout is not None
     root_url = (await server.stdout.readline()).decode().strip()
     options = {"rootUrl": root_url, "credentials": {"clientId": "author", "accessToken": AUTHOR.access_token.reveal()}}
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors, {arguments.tasks} tasks for each line")
     try:
-        with tempfile.TemporaryDirectory(prefix="secureworker-capacity-") as place:
-            argv = prepare(Path(place), root_url) + (["--runtime", arguments.runtime] if arguments.runtime else [])
+        with tempfile.TemporaryDirectory(prefix="secureworker-capacity-", dir="/var/tmp") as place:
+            Path(place).chmod(0o711)  # noqa: ASYNC240 - before anything else runs in this loop
             async with aiohttp.ClientSession() as session:
                 queue = taskcluster.aio.Queue(options, session=session)
-                waits = ", ".join(f"{wait:.0f}" for wait in await burst(queue, argv))
+                deployment = Deployment(Path(place), root_url, WORKER, queue)
+                deployment.prepare(SCRIPT, "max-capacity: 32\n")
+                argv = deployment.ours(*(("--runtime", arguments.runtime) if arguments.runtime else ()))
+                waits = ", ".join(f"{wait:.0f}" for wait in await burst(deployment, argv))
                 print(f"four tasks come, a poll for one of four places is on its way: claimed after {waits} ms")
                 print("capacity  script   tasks/s   overhead/task   processor time/task: worker    queue")
                 for seconds in map(float, arguments.seconds.split(",")):
                     for capacity in map(int, arguments.capacities.split(",")):
                         more = [*argv, "--capacity", str(capacity)]
-                        found = await measure(queue, server.pid, more, tasks=arguments.tasks, seconds=seconds)
+                        found = await measure(deployment, server.pid, more, tasks=arguments.tasks, seconds=seconds)
                         overhead = 1000 * (found["seconds"] * capacity / arguments.tasks - seconds)
                         rate = arguments.tasks / found["seconds"]
                         used = f"{found['worker']:23.0f} ms  {found['queue']:4.0f} ms"

@@ -149,7 +149,7 @@ class Deployment:
                 process.send_signal(signal.SIGTERM)
             await process.wait()
 
-    async def create(self, count: int) -> list[str]:
+    async def create(self, count: int, **payload: float) -> list[str]:
         """Make tasks pending."""
         now = datetime.now(UTC)
         metadata = {"name": "a task", "description": "-", "owner": "a@example.com", "source": "https://example.com"}
@@ -157,7 +157,7 @@ class Deployment:
             "taskQueueId": POOL,
             "created": now.isoformat(),
             "deadline": (now + timedelta(hours=1)).isoformat(),
-            "payload": {},
+            "payload": payload,
             "metadata": metadata,
         }
         task_ids = [taskcluster.slugId() for _ in range(count)]
